@@ -1,0 +1,44 @@
+VENV ?= .venv
+PY := $(VENV)/bin/python
+RECBOLE := data/recbole-1.2.1-py3-none-any.whl
+
+.PHONY: help demo test lint test-torch-sparse bench clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(PY) -m pip install -q -c constraints.txt torch
+	$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(RECBOLE): | $(VENV)/.installed
+	$(PY) -m pip download -q --no-deps -d data recbole==1.2.1
+
+demo: $(VENV)/.installed $(RECBOLE)  ## Train on MovieLens-100K and print recommendations
+	$(PY) examples/demo.py --root data/ml-100k --wheel $(RECBOLE)
+
+test: $(VENV)/.installed  ## Run the tests
+	$(PY) -m pytest -q -m 'not torch_sparse'
+
+lint: $(VENV)/.installed  ## Check style, types and layers
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+$(VENV)/.torch-sparse: | $(VENV)/.installed
+	$(PY) -m pip install -q -c constraints.txt setuptools wheel
+	$(PY) -m pip install -q --no-build-isolation -c constraints.txt torch-scatter torch-sparse
+	touch $@
+
+test-torch-sparse: $(VENV)/.installed $(VENV)/.torch-sparse  ## Build the extra torch-sparse (about 10 minutes) and test it
+	$(PY) -m pytest -q -m torch_sparse
+
+bench: $(VENV)/.installed  ## Time an epoch at Baby's size
+	$(PY) benchmarks/speed/train_epoch.py
+
+clean:  ## Remove the environment and all caches
+	rm -rf $(VENV) data runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

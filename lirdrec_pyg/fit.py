@@ -1,0 +1,311 @@
+import csv
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+from torch_geometric.data import HeteroData
+from tqdm import tqdm
+
+from lirdrec_pyg.evaluate import evaluate
+from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.sampling import BPRSampler
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
+
+FORMAT = 1  # of the checkpoint
+Row = dict[str, float]
+ModelT = TypeVar('ModelT', bound=Recommender)
+
+
+class FitResult(NamedTuple):
+    r"""What :func:`fit` returns.
+
+    Args:
+        history (list of dict): One row an epoch: ``epoch``, ``loss``, the monitored metric and ``seconds``.
+        best_epoch (int): The epoch whose weights the model now has (0: none was better than the first state).
+        best_value (float): The monitored metric at that epoch; ``nan`` without a validation view.
+    """
+
+    history: list[Row]
+    best_epoch: int
+    best_value: float
+
+
+class Callback:
+    r"""Watches :func:`fit`; override what is needed."""
+
+    def on_backward(self, model: Recommender, epoch: int, step: int, loss: Tensor) -> None:
+        r"""Called after each backward pass, before the update: gradients are in place."""
+
+    def on_step(self, model: Recommender, epoch: int, step: int) -> None:
+        r"""Called after each update."""
+
+    def on_epoch(self, model: Recommender, row: Row) -> None:
+        r"""Called after each epoch with its row of the history."""
+
+
+def fit(
+    model: Recommender,
+    train: HeteroData,
+    val: HeteroData | None = None,
+    *,
+    epochs: int = 1000,
+    batch_size: int = 2048,
+    lr: float = 1e-4,
+    patience: int = 20,
+    monitor: str = 'recall@20',
+    seed: int = 0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    history_csv: str | os.PathLike[str] | None = None,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> FitResult:
+    r"""Trains a model by Adam on triplets of :class:`~lirdrec_pyg.sampling.BPRSampler`, with early stopping on a
+    validation metric, and leaves it in ``eval`` mode with the best weights.
+
+    The same seed, data and initial model give the same result, bit for bit on CPU, also if training was interrupted
+    and resumed. The global random state is left as it was.
+
+    Args:
+        model (Recommender): The model to train. One without parameters is only evaluated.
+        train (HeteroData): The training view, with ``InteractionGraph()`` applied.
+        val (HeteroData, optional): The validation view. Without it, training runs for all epochs. (default: ``None``)
+        epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
+        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
+        lr (float, optional): The learning rate. (default: :obj:`1e-4`)
+        patience (int, optional): Stop after that many epochs without a better metric. (default: :obj:`20`)
+        monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
+        seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
+        checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
+            that of the last whole epoch. (default: :obj:`None`)
+        resume (bool, optional): Continue from ``checkpoint``. (default: :obj:`False`)
+        history_csv (path, optional): A CSV file of the history, rewritten after each epoch. (default: :obj:`None`)
+        callbacks (sequence of Callback, optional): Watchers. (default: none)
+        progress (bool, optional): Show a progress bar. (default: :obj:`True`)
+
+    Raises:
+        ValueError: If an argument is out of range, or the checkpoint is corrupt, of another model or other data.
+        FileNotFoundError: If there is no checkpoint to resume from.
+        FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
+    """
+    for name, value in [('epochs', epochs), ('batch_size', batch_size), ('patience', patience), ('lr', lr)]:
+        if not value > 0:
+            raise ValueError(f"'{name}' needs to be positive (got {value})")
+    metric, _, k = monitor.partition('@')
+    if not k.isdigit():
+        raise ValueError(f"'monitor' needs to be of the form 'recall@20' (got '{monitor}')")
+    if resume and checkpoint is None:
+        raise ValueError("'resume' needs a 'checkpoint' to resume from (got None)")
+
+    def validate() -> float:
+        model.eval()
+        with torch.no_grad():
+            return evaluate(model.encode(train), val, k=int(k), metrics=[metric])[monitor] if val else float('nan')
+
+    params = [param for param in model.parameters() if param.requires_grad]
+    if len(params) == 0:
+        return FitResult([], 0, validate())
+
+    device = params[0].device
+    sampler = BPRSampler(
+        train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
+    )
+    optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
+    settings = {'batch_size': batch_size, 'lr': lr, 'monitor': monitor, 'seed': seed}
+    header = {
+        'format': FORMAT,
+        'model': type(model).__name__,
+        'hparams': model.hparams,
+        'data': fingerprint(train),
+        'settings': settings,
+    }
+    history: list[Row] = []
+    best_epoch, best_value, best_state = 0, float('-inf'), _clone(model.state_dict())
+
+    def save(epoch: int) -> None:
+        if checkpoint is None:
+            return
+        state = {
+            **header,
+            'epoch': epoch,
+            'model_state': model.state_dict(),
+            'optimizer_state': optimizer.state_dict(),
+            'sampler_state': sampler.state_dict(),
+            'rng_state': torch.get_rng_state(),
+            'cuda_rng_state': torch.cuda.get_rng_state(device) if device.type == 'cuda' else None,
+            'best_epoch': best_epoch,
+            'best_value': best_value,
+            'best_state': best_state,
+            'history': history,
+        }
+        save_atomically(state, checkpoint)
+
+    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+        torch.manual_seed(seed)
+        start = 1
+        if resume:
+            state = load_checkpoint(checkpoint, header)  # type: ignore[arg-type]
+            model.load_state_dict(state['model_state'])
+            optimizer.load_state_dict(state['optimizer_state'])
+            sampler.load_state_dict(state['sampler_state'])
+            torch.set_rng_state(state['rng_state'])
+            if device.type == 'cuda' and state['cuda_rng_state'] is not None:
+                torch.cuda.set_rng_state(state['cuda_rng_state'], device)
+            history, start = state['history'], state['epoch'] + 1
+            best_epoch, best_value, best_state = state['best_epoch'], state['best_value'], state['best_state']
+        else:
+            save(0)
+
+        bar = tqdm(range(start, epochs + 1), desc=type(model).__name__, unit='epoch', disable=not progress)
+        for epoch in bar:
+            if val is not None and epoch - 1 - best_epoch >= patience:
+                break
+            clock = time.perf_counter()
+            loss = _train_epoch(model, train, optimizer, sampler, epoch, device, callbacks)
+            row: Row = {'epoch': epoch, 'loss': loss}
+            if val is not None:
+                value = row[monitor] = validate()
+                if value > best_value:
+                    best_epoch, best_value, best_state = epoch, value, _clone(model.state_dict())
+            row['seconds'] = time.perf_counter() - clock
+            history.append(row)
+            shown = {'loss': f'{loss:.4f}'} | ({monitor: f'{value:.4f}', 'best': f'{best_value:.4f}'} if val else {})
+            bar.set_postfix(shown)
+            for callback in callbacks:
+                callback.on_epoch(model, row)
+            save(epoch)
+            if history_csv is not None:
+                write_csv(history, history_csv)
+        bar.close()
+
+    if val is not None:
+        model.load_state_dict(best_state)
+    model.eval()
+    last = history[-1]['epoch'] if history else 0
+    return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
+
+
+def _train_epoch(
+    model: Recommender,
+    train: HeteroData,
+    optimizer: Adam,
+    sampler: BPRSampler,
+    epoch: int,
+    device: torch.device,
+    callbacks: Sequence[Callback],
+) -> float:
+    model.train()
+    model.on_epoch_start(epoch)
+    losses = []
+    for step, batch in enumerate(sampler, start=1):
+        user, pos, neg = (index.to(device, non_blocking=True) for index in batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(train, user, pos, neg)
+        losses.append(loss.detach())
+        if device.type == 'cpu':  # elsewhere asking would wait for the device: asked once an epoch
+            _check_loss(losses[-1:], model, train, epoch, step)
+        loss.backward()
+        for callback in callbacks:
+            callback.on_backward(model, epoch, step, loss)
+        optimizer.step()
+        for callback in callbacks:
+            callback.on_step(model, epoch, step)
+    _check_loss(losses, model, train, epoch, 1)
+    return float(torch.stack(losses).mean())
+
+
+def _check_loss(losses: list[Tensor], model: Recommender, data: HeteroData, epoch: int, first_step: int) -> None:
+    finite = torch.isfinite(torch.stack(losses))
+    if finite.all():
+        return
+    step = first_step + int((~finite).nonzero()[0])
+    tensors = {f"data['item'].x_{name}": data[ITEM][f'x_{name}'] for name in modalities(data)}
+    tensors |= {f'parameter {name}': param for name, param in model.named_parameters()}
+    with torch.no_grad():
+        tensors |= {f'{name} embeddings': z for name, z in model.encode(data)._asdict().items()}
+    culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), 'the loss alone')
+    raise FloatingPointError(f'the loss is not finite in epoch {epoch}, step {step}: first at fault is {culprit}')
+
+
+def _clone(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def fingerprint(data: HeteroData) -> dict[str, Any]:
+    r"""Returns what a checkpoint remembers of the data it was trained on."""
+    edge_index = data[INTERACTS].edge_index.cpu().contiguous()
+    return {
+        'num_users': data[USER].num_nodes,
+        'num_items': data[ITEM].num_nodes,
+        'modalities': modalities(data),
+        'interactions': hashlib.sha256(edge_index.numpy().tobytes()).hexdigest(),
+    }
+
+
+def save_atomically(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    r"""Writes a checkpoint to a temporary file beside ``path``, then renames it: the old one stays whole until then."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str], expected: dict[str, Any] | None = None) -> dict[str, Any]:
+    r"""Reads a checkpoint of :func:`fit`, without executing anything in it.
+
+    Args:
+        path (path): The file.
+        expected (dict, optional): Entries that must be the same in the file, *e.g.*, ``model`` or ``data``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is corrupt, no checkpoint, or differs from ``expected``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at '{path}'")
+    try:
+        state = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise ValueError(f"'{path}' is corrupt or not a checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict) or state.get('format') != FORMAT:
+        found = state.get('format') if isinstance(state, dict) else type(state).__name__
+        raise ValueError(f"'{path}' is not a checkpoint of format {FORMAT} (got {found})")
+    for key, value in (expected or {}).items():
+        if state[key] != value:
+            raise ValueError(f"the checkpoint '{path}' has another '{key}' (expected {value}, got {state[key]})")
+    return state
+
+
+def load_model(cls: type[ModelT], path: str | os.PathLike[str]) -> ModelT:
+    r"""Builds a model from a checkpoint of :func:`fit`, with its best weights, in ``eval`` mode.
+
+    Args:
+        cls (type): The class of the model, *e.g.*, :class:`~lirdrec_pyg.nn.LIRDRec`.
+        path (path): The file.
+    """
+    state = load_checkpoint(path, {'model': cls.__name__})
+    model = cls(**state['hparams'])
+    model.load_state_dict(state['best_state'] if state['best_epoch'] else state['model_state'])
+    return model.eval()
+
+
+def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
+    r"""Writes rows as CSV, to a temporary file first."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    with open(temporary, 'w', newline='') as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(temporary, path)

@@ -1,0 +1,216 @@
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import ModuleDict, Parameter
+from torch.nn.init import xavier_normal_
+from torch_geometric.data import HeteroData
+
+from lirdrec_pyg.losses import bpr_loss, mean_square_norm
+from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
+from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
+from lirdrec_pyg.nn.pwc import PWC, PWCVariant
+from lirdrec_pyg.typing import ITEM, USER, Embeddings, modalities, modality_features
+
+
+class LIRDRec(Recommender):
+    r"""The ID-free multimodal recommender from the `"Learning Item Representations Directly from Multimodal Features
+    for Effective Recommendation" <https://arxiv.org/abs/2505.04960>`_ paper.
+
+    With one view for each modality :math:`m`, which encodes :math:`\mathbf{x}_m`, and a shared one, which encodes the
+    spectrum of all, each user has a free vector :math:`\mathbf{p}_{uv}` a view, and an item nothing but its content:
+
+    .. math::
+        \mathbf{z}^{(0)} &= \Vert_v \, \mathrm{normalize} [\mathbf{P}_v; \mathbf{H}_v], \quad
+        \mathbf{z} = \sum_{l=0}^L \hat{\mathbf{A}}^l \mathbf{z}^{(0)} \\
+        \mathbf{u} &= \mathrm{PWC}(\mathbf{z}_u), \quad \mathbf{i} = \mathbf{z}_i + (\mathbf{S} \mathbf{z})_i
+
+    It is trained by BPR on inner products plus :math:`\lambda (\mathrm{mean}(\mathbf{U}^2) +
+    \mathrm{mean}(\mathbf{I}^2))`. No parameter has a row per item: items without interactions are served like others.
+
+    Args:
+        num_users (int): The number of users.
+        in_channels (mapping of str to int): The width of each modality, in the data's order.
+        hidden_channels (int, optional): The width :math:`d` of a view. (default: :obj:`64`)
+        num_layers (int, optional): The number of layers :math:`L` on the interactions. (default: :obj:`2`)
+        num_item_layers (int, optional): The number of layers on the item graph. (default: :obj:`1`)
+        reg_weight (float, optional): :math:`\lambda`. (default: :obj:`1e-4`)
+        pwc (str, optional): The variant of :class:`~lirdrec_pyg.nn.PWC`. (default: ``'released'``)
+        pwc_init (float, optional): Its :math:`a_0`. (default: :obj:`0.9`)
+        pwc_decay (float, optional): Its :math:`b`. (default: :obj:`0.9`)
+        pwc_rate (float, optional): Its :math:`\tau`. (default: :obj:`0.1`)
+
+    Shapes:
+        - **user:** :math:`(|\mathcal{U}|, |V| d)`
+        - **item:** :math:`(|\mathcal{I}|, |V| d)`
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        in_channels: Mapping[str, int],
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        reg_weight: float = 1e-4,
+        pwc: PWCVariant = 'released',
+        pwc_init: float = 0.9,
+        pwc_decay: float = 0.9,
+        pwc_rate: float = 0.1,
+    ) -> None:
+        super().__init__(
+            num_users=num_users,
+            in_channels=dict(in_channels),
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            num_item_layers=num_item_layers,
+            reg_weight=reg_weight,
+            pwc=pwc,
+            pwc_init=pwc_init,
+            pwc_decay=pwc_decay,
+            pwc_rate=pwc_rate,
+        )
+        if len(in_channels) == 0:
+            raise ValueError("'in_channels' needs at least one modality (got none)")
+        self.num_users = num_users
+        self.in_channels = dict(in_channels)
+        self.hidden_channels = hidden_channels
+        self.reg_weight = reg_weight
+        self.num_views = len(in_channels) + 1
+
+        self.user = Parameter(torch.empty(num_users, self.num_views, hidden_channels))
+        self.encoders = ModuleDict(
+            {name: ModalityEncoder(width, 4 * hidden_channels, hidden_channels) for name, width in in_channels.items()}
+        )
+        self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * hidden_channels, hidden_channels)
+        self.propagation = Propagation(num_layers, num_item_layers)
+        self.pwc = PWC(hidden_channels, self.num_views, num_users, pwc, pwc_init, pwc_decay, pwc_rate)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for view in range(self.num_views):
+            xavier_normal_(self.user.data[:, view])
+        for encoder in [*self.encoders.values(), self.shared_encoder]:
+            encoder.reset_parameters()  # type: ignore[operator]
+        self.pwc.reset_parameters()
+
+    @classmethod
+    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
+        widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
+        _spectrum(data, sum(widths.values()))
+        return {'num_users': data[USER].num_nodes, 'in_channels': widths}
+
+    def forward(
+        self,
+        xs: Mapping[str, Tensor],
+        spectrum: Tensor,
+        to_item: Edges,
+        to_user: Edges,
+        similar: Edges | None = None,
+        similar_t: Edges | None = None,
+        masks: Mapping[str, Tensor | None] | None = None,
+        user_id: Tensor | None = None,
+    ) -> Embeddings:
+        r"""Encodes from explicit tensors.
+
+        Args:
+            xs (mapping of str to Tensor): The features :math:`(|\mathcal{I}|, C_m)` of each modality.
+            spectrum (Tensor): Their spectra :math:`(|\mathcal{I}|, \sum_m C_m)`.
+            to_item (tuple): Adjacency and weight of ``interacts`` (a row per item).
+            to_user (tuple): Adjacency and weight of ``rev_interacts`` (a row per user).
+            similar (tuple, optional): Adjacency and weight of ``similar_to``.
+            similar_t (tuple, optional): Its transpose, for a faster backward pass.
+            masks (mapping of str to Tensor, optional): Which items have each modality :math:`(|\mathcal{I}|)`.
+            user_id (Tensor, optional): The ids of the users, if these are not all users in order.
+        """
+        views = []
+        for name, encoder in self.encoders.items():
+            h = encoder(xs[name])
+            mask = None if masks is None else masks.get(name)
+            views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
+        views.append(self.shared_encoder(spectrum))
+        item = F.normalize(torch.stack(views, dim=1), dim=-1).flatten(1)  # [I, V * d]
+        user = self.user if user_id is None else self.user[user_id]
+        user = F.normalize(user, dim=-1).flatten(1)  # [U, V * d]
+
+        user, item = self.propagation(user, item, to_item, to_user)
+        if similar is not None:
+            item = self.propagation.propagate_items(item, similar, similar_t)
+        return Embeddings(self.pwc(user.unflatten(1, (self.num_views, -1)), user_id), item)
+
+    def encode(self, data: HeteroData) -> Embeddings:
+        xs, masks = {}, {}
+        for name, width in self.in_channels.items():
+            xs[name], masks[name] = modality_features(data, name)
+            if xs[name].size(1) != width:
+                raise ValueError(f"'x_{name}' needs to have {width} columns (got {xs[name].size(1)})")
+        spectrum = _spectrum(data, sum(self.in_channels.values()))
+        user_id = data[USER].get('n_id')
+        if user_id is None and data[USER].num_nodes != self.num_users:
+            raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
+        return self(xs, spectrum, *edges(data), masks, user_id)
+
+    def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        z_user, z_item = self.encode(data)
+        u = z_user[user]
+        loss = bpr_loss((u * z_item[pos]).sum(dim=-1), (u * z_item[neg]).sum(dim=-1))
+        return loss + self.reg_weight * mean_square_norm(z_user, z_item)
+
+    def on_epoch_start(self, epoch: int) -> None:
+        self.pwc.on_epoch_start(epoch)
+
+    @torch.no_grad()
+    def load_official_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        r"""Takes the ``state_dict`` of the released implementation, whose modalities are image and text.
+
+        Args:
+            state (mapping of str to Tensor): Its parameters, unchanged.
+
+        Raises:
+            ValueError: If this model does not have the modalities ``image`` and ``text`` in that order, the released
+                variant of PWC and the same sizes, or ``state`` lacks a parameter.
+        """
+        if list(self.in_channels) != ['image', 'text'] or self.pwc.variant != 'released':
+            raise ValueError(
+                "the released implementation has the modalities ['image', 'text'] and pwc='released' "
+                f"(got {list(self.in_channels)} and '{self.pwc.variant}')"
+            )
+        views: list[tuple[str, str, str, Any]] = [
+            ('v', 'v_preference', 'a', self.encoders['image']),
+            ('t', 't_preference', 'b', self.encoders['text']),
+            ('s', 'id_preference', 'c', self.shared_encoder),
+        ]
+        pairs: list[tuple[str, Tensor]] = [('fusion_module.theta', self.pwc.theta)]
+        for v, (key, table, net, encoder) in enumerate(views):
+            pairs.append((table, self.user[:, v]))
+            pairs += [(f'{key}_MLP.{name}', getattr(encoder.lin1, name)) for name in ('weight', 'bias')]
+            pairs.append((f'{key}_MLP_1.weight', encoder.lin2.weight))
+            for layer, index in [('fc1', 0), ('fc2', 2)]:
+                lin: Any = self.pwc.nets[v][index]  # type: ignore[index]
+                pairs += [(f'fusion_module.weco_{net}.{layer}.{n}', getattr(lin, n)) for n in ('weight', 'bias')]
+        for name, param in pairs:
+            if name not in state:
+                raise ValueError(f"'state' lacks the parameter '{name}' of the released implementation")
+            if state[name].shape != param.shape:
+                raise ValueError(f"'{name}' needs to be of shape {tuple(param.shape)} (got {tuple(state[name].shape)})")
+        for name, param in pairs:
+            param.copy_(state[name])
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.num_users}, {self.in_channels}, '
+            f'hidden_channels={self.hidden_channels}, num_layers={self.propagation.num_layers}, '
+            f"num_item_layers={self.propagation.num_item_layers}, pwc='{self.pwc.variant}')"
+        )
+
+
+def _spectrum(data: HeteroData, width: int) -> Tensor:
+    spectrum = data[ITEM].get('spectrum')
+    if spectrum is None:
+        raise ValueError("'data' needs `data['item'].spectrum`: apply `DCT()` to it")
+    if spectrum.size(1) != width:
+        raise ValueError(f"'spectrum' needs to have {width} columns, one for each feature (got {spectrum.size(1)})")
+    return spectrum  # type: ignore[no-any-return]

@@ -1,0 +1,175 @@
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+from torch_geometric.nn import LGConv
+from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils import is_torch_sparse_tensor, spmm
+
+from lirdrec_pyg.typing import INTERACTS, REV_INTERACTS, SIMILAR_TO
+
+Edges = tuple[Adj, OptTensor]  # adjacency, weight (None where the adjacency carries it)
+
+
+class WeightedLGConv(LGConv):
+    r"""PyG's :class:`~torch_geometric.nn.LGConv` on weights that are already normalised, with the fastest kernel for
+    the layout of the adjacency matrix and for bipartite graphs.
+
+    Shapes:
+        - **input:** source features :math:`(N, D)`; one of ``adj_t`` :math:`(M, N)` as CSR or
+          :class:`torch_sparse.SparseTensor`, a :class:`torch_geometric.EdgeIndex`, or ``edge_index``
+          :math:`(2, |\mathcal{E}|)`, the last two with weights :math:`(|\mathcal{E}|)`; ``size`` :math:`(N, M)`
+        - **output:** target features :math:`(M, D)`
+    """
+
+    SUPPORTS_FUSED_EDGE_INDEX = True
+
+    def __init__(self) -> None:
+        super().__init__(normalize=False)
+
+    def forward(
+        self, x: Tensor, edge_index: Adj, edge_weight: OptTensor = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
+        # propagate_type: (x: Tensor, edge_weight: OptTensor)
+        return self.propagate(edge_index, x=x, edge_weight=edge_weight, size=size)
+
+    def message_and_aggregate(self, adj_t: Adj, x: Tensor, edge_weight: OptTensor = None) -> Tensor:
+        if isinstance(adj_t, EdgeIndex):
+            return adj_t.matmul(x, edge_weight, transpose=True)
+        if is_torch_sparse_tensor(adj_t) and adj_t.layout == torch.sparse_csr and not x.is_cuda:
+            # A CSR product is a bag of weighted rows, and torch's kernel for that is the faster one on CPU.
+            return torch.nn.functional.embedding_bag(
+                adj_t.col_indices(),
+                x,
+                adj_t.crow_indices(),
+                mode='sum',
+                per_sample_weights=adj_t.values(),
+                include_last_offset=True,
+            )
+        return spmm(adj_t, x)
+
+
+class Propagation(Module):
+    r"""Linear graph propagation without weights to learn, on :class:`~torch_geometric.nn.LGConv`.
+
+    On the bipartite graph it sums the layers of `LightGCN <https://arxiv.org/abs/2002.02126>`_,
+    :math:`\sum_{l=0}^{L} \hat{\mathbf{A}}^l \mathbf{z}`, by Horner's rule :math:`\mathbf{y} \leftarrow \mathbf{z} +
+    \hat{\mathbf{A}} \mathbf{y}`; on the item graph it adds :math:`\mathbf{S}^n \mathbf{z}`. Where adjacency matrices
+    are given, no activation is saved for the backward pass, which is the same sum applied to the gradient
+    (:math:`\hat{\mathbf{A}}` is symmetric). On plain edges, such as those of a sampled sub-graph, autograd takes over.
+
+    Args:
+        num_layers (int): The number of layers :math:`L` on the bipartite graph.
+        num_item_layers (int, optional): The number of layers :math:`n` on the item graph. (default: :obj:`1`)
+    """
+
+    def __init__(self, num_layers: int, num_item_layers: int = 1) -> None:
+        super().__init__()
+        for name, value in [('num_layers', num_layers), ('num_item_layers', num_item_layers)]:
+            if value < 0:
+                raise ValueError(f"'{name}' needs to be non-negative (got {value})")
+        self.num_layers = num_layers
+        self.num_item_layers = num_item_layers
+        self.conv = WeightedLGConv()
+
+    def forward(self, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> tuple[Tensor, Tensor]:
+        r"""Sums the layers on the bipartite graph.
+
+        Args:
+            user (Tensor): User features :math:`(|\mathcal{U}|, D)`.
+            item (Tensor): Item features :math:`(|\mathcal{I}|, D)`.
+            to_item (tuple): Adjacency and weight of ``interacts`` (a row per item).
+            to_user (tuple): Adjacency and weight of ``rev_interacts`` (a row per user).
+        """
+        if self.num_layers == 0:
+            return user, item
+        if _is_plain(to_item[0]):
+            return _horner(self.conv, self.num_layers, user, item, to_item, to_user)
+        return _SymmetricSum.apply(self.conv, self.num_layers, user, item, to_item, to_user)
+
+    def propagate_items(self, item: Tensor, similar: Edges, similar_t: Edges | None = None) -> Tensor:
+        r"""Adds what flows along the item graph.
+
+        Args:
+            item (Tensor): Item features :math:`(|\mathcal{I}|, D)`.
+            similar (tuple): Adjacency and weight of ``similar_to`` (a row per target).
+            similar_t (tuple, optional): The transpose, for the backward pass. (default: autograd's own)
+        """
+        if self.num_item_layers == 0:
+            return item
+        size = (item.size(0), item.size(0))
+        out = item
+        for _ in range(self.num_item_layers):
+            if similar_t is None or _is_plain(similar[0]):
+                out = self.conv(out, *similar, size=size)
+            else:
+                out = _Product.apply(self.conv, out, similar, similar_t)
+        return item + out
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(num_layers={self.num_layers}, num_item_layers={self.num_item_layers})'
+
+
+def edges(data: HeteroData) -> tuple[Edges, Edges, Edges | None, Edges | None]:
+    r"""Returns ``to_item``, ``to_user``, ``similar`` and its transpose, in the layout that the data holds."""
+    if REV_INTERACTS not in data.edge_types:
+        raise ValueError(f"'data' needs the relation {REV_INTERACTS}: apply `InteractionGraph()` to the training view")
+    similar = similar_t = None
+    if SIMILAR_TO in data.edge_types:
+        similar = _edges(data[SIMILAR_TO])
+        if 'adj' in data[SIMILAR_TO]:
+            similar_t = data[SIMILAR_TO].adj, data[SIMILAR_TO].get('adj_weight')
+    return _edges(data[INTERACTS]), _edges(data[REV_INTERACTS]), similar, similar_t
+
+
+def _edges(store: Any) -> Edges:
+    if 'adj_t' in store:
+        return store.adj_t, store.get('adj_t_weight')
+    return store.edge_index, store.edge_weight
+
+
+def _is_plain(adj: Adj) -> bool:
+    return isinstance(adj, Tensor) and not isinstance(adj, EdgeIndex) and not is_torch_sparse_tensor(adj)
+
+
+def _horner(
+    conv: WeightedLGConv, num_layers: int, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges
+) -> tuple[Tensor, Tensor]:
+    size = (user.size(0), item.size(0))
+    out_user, out_item = user, item
+    for _ in range(num_layers):
+        out_user, out_item = (
+            user + conv(out_item, *to_user, size=size[::-1]),
+            item + conv(out_user, *to_item, size=size),
+        )
+    return out_user, out_item
+
+
+class _SymmetricSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any) -> Any:
+        ctx.args = conv, num_layers, to_item, to_user
+        return _horner(conv, num_layers, user, item, to_item, to_user)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_user: Tensor, grad_item: Tensor) -> Any:
+        conv, num_layers, to_item, to_user = ctx.args
+        grad = _horner(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user)
+        return None, None, *grad, None, None
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, conv: Any, x: Tensor, adj: Any, adj_t: Any) -> Tensor:
+        ctx.args = conv, adj_t
+        return conv(x, *adj)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        conv, adj_t = ctx.args
+        return None, conv(grad.contiguous(), *adj_t), None, None

@@ -1,0 +1,15 @@
+from lirdrec_pyg.transforms.dct import DCT
+from lirdrec_pyg.transforms.interaction_graph import InteractionGraph
+from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph
+from lirdrec_pyg.transforms.splits import ColdItemSplit, FixedSplit, LeaveLastOut, RandomSplit, TemporalSplit
+
+__all__ = [
+    'DCT',
+    'ColdItemSplit',
+    'FixedSplit',
+    'InteractionGraph',
+    'ItemKNNGraph',
+    'LeaveLastOut',
+    'RandomSplit',
+    'TemporalSplit',
+]

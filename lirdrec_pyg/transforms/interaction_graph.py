@@ -1,0 +1,123 @@
+from copy import copy
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+from torch_geometric.utils import degree
+
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
+
+Layout = Literal['csr', 'SparseTensor', 'EdgeIndex', 'edge_index']
+
+
+class InteractionGraph(BaseTransform):
+    r"""Makes the interactions of a training view a graph to propagate on: adds the relation
+    ``('item', 'rev_interacts', 'user')``, the symmetric normalisation of `LightGCN
+    <https://arxiv.org/abs/2002.02126>`_ as ``edge_weight`` of both directions, and every relation's adjacency matrix in
+    the layout that the propagation is to use.
+
+    .. math::
+        w_{ui} = \frac{1}{\sqrt{(\deg u + \varepsilon)(\deg i + \varepsilon)}}, \quad \varepsilon = 10^{-7}
+
+    ``adj_t`` is rectangular and holds a row per target: :math:`(|\mathcal{I}|, |\mathcal{U}|)` for ``interacts``,
+    :math:`(|\mathcal{U}|, |\mathcal{I}|)` for ``rev_interacts`` and :math:`(|\mathcal{I}|, |\mathcal{I}|)` for
+    ``similar_to``, if there. The directed ``similar_to`` also gets its transpose ``adj``, for the backward pass.
+
+    Args:
+        layout (str, optional): How ``adj_t`` is stored, which chooses the kernel: ``'csr'`` (:class:`torch.Tensor`),
+            ``'SparseTensor'`` (needs ``torch-sparse``), ``'EdgeIndex'`` (:class:`torch_geometric.EdgeIndex`, weights in
+            ``edge_weight``), or ``'edge_index'`` (no ``adj_t`` at all, weights in ``edge_weight``). All agree in value.
+            (default: ``'csr'``)
+
+    Raises:
+        ValueError: If the layout is unknown, or the interactions repeat a pair, are empty or out of range.
+    """
+
+    def __init__(self, layout: Layout = 'csr') -> None:
+        if layout not in get_args(Layout):
+            raise ValueError(f"'layout' needs to be one of {list(get_args(Layout))} (got '{layout}')")
+        self.layout: Layout = layout
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        data = copy(data)
+        num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
+        user, item = edge_index = data[INTERACTS].edge_index
+        check_interactions(edge_index, num_users, num_items)
+        deg_user = degree(user, num_users, dtype=torch.float32) + 1e-7
+        deg_item = degree(item, num_items, dtype=torch.float32) + 1e-7
+        weight = deg_user.pow(-0.5)[user] * deg_item.pow(-0.5)[item]
+
+        data[INTERACTS].edge_weight = weight
+        data[REV_INTERACTS].edge_index = edge_index.flip(0)
+        data[REV_INTERACTS].edge_weight = weight
+        self._write(data[INTERACTS], (num_users, num_items))
+        self._write(data[REV_INTERACTS], (num_items, num_users))
+        if SIMILAR_TO in data.edge_types:
+            store = data[SIMILAR_TO]
+            self._write(store, (num_items, num_items))
+            if self.layout != 'edge_index':
+                flipped = store.edge_index.flip(0)
+                store.adj = adjacency(flipped, store.edge_weight, (num_items, num_items), self.layout)
+                if self.layout == 'EdgeIndex':
+                    store.adj, store.adj_weight = store.adj
+        return data
+
+    def _write(self, store: Any, size: tuple[int, int]) -> None:
+        for key in ('adj_t', 'adj', 'adj_weight'):
+            if key in store:
+                del store[key]
+        if self.layout == 'EdgeIndex':
+            store.adj_t, store.adj_t_weight = adjacency(store.edge_index, store.edge_weight, size, self.layout)
+        elif self.layout != 'edge_index':
+            store.adj_t = adjacency(store.edge_index, store.edge_weight, size, self.layout)
+
+    def __repr__(self) -> str:
+        return f"{self.__class__.__name__}(layout='{self.layout}')"
+
+
+def adjacency(edge_index: Tensor, edge_weight: Tensor, size: tuple[int, int], layout: Layout) -> Any:
+    r"""Returns the matrix with a row per target and a column per source of the given edges.
+
+    Args:
+        edge_index (Tensor): The edges (source, target).
+        edge_weight (Tensor): Their weights.
+        size ((int, int)): The number of sources and of targets.
+        layout (str): ``'csr'``, ``'SparseTensor'`` or ``'EdgeIndex'``; the last returns the edges, sorted by target,
+            together with their weights.
+    """
+    perm = (edge_index[1] * size[0] + edge_index[0]).argsort()
+    (source, target), value = edge_index[:, perm], edge_weight[perm]
+    if layout == 'csr':
+        ptr = torch.zeros(size[1] + 1, dtype=torch.long, device=target.device)
+        torch.cumsum(torch.bincount(target, minlength=size[1]), dim=0, out=ptr[1:])
+        return torch.sparse_csr_tensor(ptr, source, value, size=(size[1], size[0]), check_invariants=False)
+    if layout == 'SparseTensor':
+        try:
+            from torch_sparse import SparseTensor
+        except ImportError as error:
+            raise ImportError(
+                "layout='SparseTensor' needs torch-sparse: pip install --no-build-isolation torch-scatter torch-sparse"
+            ) from error
+        return SparseTensor(row=target, col=source, value=value, sparse_sizes=(size[1], size[0]), is_sorted=True)
+    edges = EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order='col')
+    return edges, value
+
+
+def check_interactions(edge_index: Tensor, num_users: int, num_items: int) -> None:
+    r"""Raises a :class:`ValueError` if the interactions are empty, out of range or repeat a pair."""
+    if edge_index.numel() == 0:
+        raise ValueError("'edge_index' of the interactions needs at least one edge (got none)")
+    for row, (name, size) in enumerate([('user', num_users), ('item', num_items)]):
+        low, high = int(edge_index[row].min()), int(edge_index[row].max())
+        if low < 0 or high >= size:
+            raise ValueError(f'{name} ids need to be in [0, {size - 1}] (got {low if low < 0 else high})')
+    key, count = (edge_index[0] * num_items + edge_index[1]).unique(return_counts=True)
+    if len(key) < edge_index.size(1):
+        first = int(key[count > 1][0])
+        raise ValueError(
+            f'interactions need to be unique (got {int((count - 1).sum())} duplicates, first: user '
+            f'{first // num_items}, item {first % num_items})'
+        )

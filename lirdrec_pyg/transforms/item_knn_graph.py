@@ -1,0 +1,185 @@
+from collections.abc import Mapping
+from copy import copy
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+from torch_geometric.utils import coalesce
+
+from lirdrec_pyg.transforms.dct import check_finite
+from lirdrec_pyg.typing import ITEM, SIMILAR_TO, modalities, modality_features
+
+Matrix = npt.NDArray[np.float32]
+
+
+class ItemKNNGraph(BaseTransform):
+    r"""Connects every item to its :math:`k` most similar items, itself included, and mixes the graphs of the
+    modalities into the relation ``('item', 'similar_to', 'item')`` (source = neighbour, target = item).
+
+    .. math::
+        S_{ij} = \sum_m \frac{w_m}{k} \big[\, j \in \mathrm{top}_k \cos(\mathbf{x}_{i,m}, \cdot) \,\big]
+
+    An item takes part in the graph of a modality only if it has it: rows that are missing (``has_<modality>``) or
+    zero are neither connected nor found there, and an item's weights :math:`w_m` are rescaled to keep their sum over
+    the modalities that it has. Similarities closer than :math:`2^{-20}` are a tie; the lowest id wins, and the item
+    itself always comes first.
+
+    The exact search takes memory for :math:`k` neighbours an item and ``chunk_size`` rows of similarities, never for
+    :math:`|\mathcal{I}|^2` similarities.
+
+    Args:
+        k (int): The number of neighbours, the item itself included.
+        weights (mapping of str to float, optional): The mixing weight of each modality. Modalities of weight zero and
+            those not named are left out. (default: equal weights that sum to one)
+        index (str, optional): A `FAISS factory string <https://github.com/facebookresearch/faiss/wiki/The-index-factory>`_
+            of an approximate index, *e.g.*, ``'HNSW32'`` or ``'IVF256,Flat'``. (default: exact search)
+        chunk_size (int, optional): The number of rows searched at once. (default: 4096)
+
+    Shapes:
+        - ``data['item'].x_<modality>`` :math:`(|\mathcal{I}|, C_m)` → ``edge_index`` :math:`(2, |\mathcal{E}|)` sorted
+          by target, ``edge_weight`` :math:`(|\mathcal{E}|)`
+
+    Raises:
+        ValueError: If ``k`` is not in :math:`[1, |\mathcal{I}|]`, a weight is negative or names an unknown modality,
+            or a feature is not finite.
+    """
+
+    def __init__(
+        self,
+        k: int = 10,
+        weights: Mapping[str, float] | None = None,
+        index: str | None = None,
+        chunk_size: int = 4096,
+    ) -> None:
+        if chunk_size < 1:
+            raise ValueError(f"'chunk_size' needs to be positive (got {chunk_size})")
+        self.k = k
+        self.weights = None if weights is None else dict(weights)
+        self.index = index
+        self.chunk_size = chunk_size
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        num_items = data[ITEM].num_nodes
+        if not 1 <= self.k <= num_items:
+            raise ValueError(f"'k' needs to be in [1, {num_items}] (got {self.k})")
+        weights = self._mixing_weights(data)
+
+        present: dict[str, Tensor] = {}
+        for name in weights:
+            x, has = modality_features(data, name)
+            check_finite(x, name)
+            present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
+        share = torch.stack([present[name] * weight for name, weight in weights.items()])
+        total = sum(weights.values())
+        share = share * (total / share.sum(dim=0).clamp_min(torch.finfo(share.dtype).tiny))  # [M, I]
+
+        edge_indices, edge_weights = [], []
+        for m, name in enumerate(weights):
+            ids = present[name].nonzero().view(-1)
+            if len(ids) == 0:
+                continue
+            x = modality_features(data, name)[0][ids].float()
+            x /= x.abs().amax(dim=1, keepdim=True)  # no row is too short or too long to be normalised
+            x /= x.norm(dim=1, keepdim=True)
+            row, col = self._search(x.numpy())  # target, neighbour
+            degree = np.bincount(row, minlength=len(ids))
+            target = ids[torch.from_numpy(row)]
+            edge_indices.append(torch.stack([ids[torch.from_numpy(col)], target]))
+            edge_weights.append(share[m, target] / torch.from_numpy(degree[row]).float())
+        empty = torch.empty(2, 0, dtype=torch.long), torch.empty(0)
+        edge_index = torch.cat([empty[0], *edge_indices], dim=1)
+        edge_index, edge_weight = coalesce(
+            edge_index, torch.cat([empty[1], *edge_weights]), num_items, reduce='sum', sort_by_row=False
+        )
+        data = copy(data)
+        data[SIMILAR_TO].edge_index = edge_index
+        data[SIMILAR_TO].edge_weight = edge_weight
+        return data
+
+    def _mixing_weights(self, data: HeteroData) -> dict[str, float]:
+        names = modalities(data)
+        if self.weights is None:
+            return {name: 1 / len(names) for name in names}
+        for name, weight in self.weights.items():
+            if name not in names:
+                raise ValueError(f"'weights' names the unknown modality '{name}' (the data has {names})")
+            if not weight >= 0:
+                raise ValueError(f"'weights' need to be non-negative (got {weight} for '{name}')")
+        weights = {name: float(self.weights[name]) for name in names if self.weights.get(name, 0) > 0}
+        if len(weights) == 0:
+            raise ValueError(f"'weights' needs a positive weight (got {self.weights})")
+        return weights
+
+    def _search(self, x: Matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        k = min(self.k, len(x))
+        if self.index is None:
+            return np.repeat(np.arange(len(x)), k), exact_knn(x, k, self.chunk_size).ravel()
+        index = faiss.index_factory(x.shape[1], self.index, faiss.METRIC_INNER_PRODUCT)
+        index.train(x)
+        index.add(x)
+        rows, cols = [], []
+        for start in range(0, len(x), self.chunk_size):
+            found = index.search(x[start : start + self.chunk_size], k)[1]
+            self_ = np.arange(start, start + len(found))[:, None]
+            found = np.concatenate([self_, np.where(found == self_, -1, found)], axis=1)
+            keep = (found >= 0) & (np.cumsum(found >= 0, axis=1) <= k)  # an approximate index pads with -1
+            rows.append(np.broadcast_to(self_, found.shape)[keep])
+            cols.append(found[keep])
+        return np.concatenate(rows), np.concatenate(cols)
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}(k={self.k}, weights={self.weights}, index={self.index!r}, '
+            f'chunk_size={self.chunk_size})'
+        )
+
+
+def exact_knn(x: Matrix, k: int, chunk_size: int = 4096) -> npt.NDArray[np.int64]:
+    r"""Returns the :math:`k` rows of largest inner product with each row of ``x``, ties broken by lowest id.
+
+    Args:
+        x (numpy.ndarray): Rows of unit length, float32, :math:`(N, C)`.
+        k (int): The number of neighbours; the row itself always comes first.
+        chunk_size (int, optional): The number of rows searched at once.
+
+    Shapes:
+        - **output:** :math:`(N, k)`, int64
+    """
+    n = len(x)
+    width = min(k + 1, n)
+    out = np.empty((n, k), dtype=np.int64)
+    for start in range(0, n, chunk_size):
+        query = x[start : start + chunk_size]
+        self_ = np.arange(start, start + len(query))
+        sim, ids = faiss.knn(query, x, width, metric=faiss.METRIC_INNER_PRODUCT)
+        out[self_] = _order(sim, ids, self_)[:, :k]
+        if width == n:
+            continue
+        # The last place is contested: look at all that tie with it.
+        level = _quantise(sim)
+        tied = (level[:, -1] == level[:, -2]).nonzero()[0]
+        block = max(1, chunk_size * k // n)
+        for lo in range(0, len(tied), block):
+            rows = tied[lo : lo + block]
+            sim = query[rows] @ x.T
+            out[self_[rows]] = _order(sim, np.broadcast_to(np.arange(n), sim.shape), self_[rows])[:, :k]
+    return out
+
+
+def _quantise(sim: Matrix) -> npt.NDArray[np.int64]:
+    return np.rint(sim.astype(np.float64) * 2**20).astype(np.int64)
+
+
+def _order(sim: Matrix, ids: npt.NDArray[np.int64], self_: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    level = _quantise(sim)
+    level[ids == self_[:, None]] = np.iinfo(np.int64).max
+    missing = ~(ids == self_[:, None]).any(axis=1)  # crowded out by more than k duplicates
+    if missing.any():
+        ids = ids.copy()
+        ids[missing, -1] = self_[missing]
+        level[missing, -1] = np.iinfo(np.int64).max
+    return np.take_along_axis(ids, np.lexsort((ids, -level), axis=1), axis=1)

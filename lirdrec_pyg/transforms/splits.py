@@ -1,0 +1,285 @@
+r"""Splits of the interactions into training, validation and test: one :class:`HeteroData` in, three views out."""
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, VAL
+
+Views = tuple[HeteroData, HeteroData, HeteroData]
+
+
+class _Split(BaseTransform):
+    r"""What all splits share: they differ only in :meth:`assign`, which gives each interaction its part."""
+
+    def assign(self, data: HeteroData) -> Tensor:
+        r"""Returns the part of each interaction, ``[E]``: 0 = training, 1 = validation, 2 = test."""
+        raise NotImplementedError
+
+    def forward(self, data: HeteroData) -> Views:
+        r"""Returns the views ``(train, val, test)``; :obj:`data` stays as it is."""
+        _check(data)
+        part = self.assign(data)
+
+        store = data[INTERACTS]
+        mask = part == TRAIN
+        shared = {
+            key: _select(value, mask, data.__cat_dim__(key, value, store))
+            for key, value in store.items()
+            if store.is_edge_attr(key) and key != 'split'
+        }
+        train_edge_index = shared['edge_index']
+
+        views: list[HeteroData] = []
+        for value, name in ((TRAIN, 'train'), (VAL, 'val'), (TEST, 'test')):
+            label = train_edge_index if value == TRAIN else store.edge_index[:, part == value]
+            if label.size(1) == 0:
+                raise ValueError(f"the '{name}' split needs at least one interaction (got 0 of {part.numel()})")
+            view = copy.copy(data)  # new stores, the same tensors
+            view[INTERACTS].update(shared)
+            view[INTERACTS].pop('split', None)
+            view[INTERACTS].edge_label_index = label
+            views.append(view)
+        return views[0], views[1], views[2]
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}()'
+
+
+class FixedSplit(_Split):
+    r"""The split that comes with the data: ``split [E]`` of the interactions, 0 = train, 1 = validation, 2 = test.
+
+    As every split of this module, it takes one :class:`~torch_geometric.data.HeteroData` and returns the views
+    ``(train, val, test)``, which share all content tensors. In **all three**, ``edge_index`` (with ``time``, ``rating``
+    and any other value per edge) holds the *training* interactions only, and ``edge_label_index`` the positives of the
+    view itself, so the graph never sees what it has to predict. The test view knows nothing of the validation
+    positives; masking them at test, too, takes the validation view. Splits come before
+    :class:`~lirdrec_pyg.transforms.InteractionGraph`.
+
+    Shapes:
+        - **edge_index:** :math:`(2, |\mathcal{E}_{\textrm{train}}|)` in all three views
+        - **edge_label_index:** :math:`(2, P)` with the :math:`P` positives of the view
+
+    Raises:
+        ValueError: If there is no ``split``, it holds other values, or one of the three parts is empty; for all splits,
+            if the data is already split, has an adjacency, or holds an interaction twice.
+    """
+
+    def assign(self, data: HeteroData) -> Tensor:
+        split = _per_edge(data, 'split', self)
+        unknown = (split != TRAIN) & (split != VAL) & (split != TEST)
+        if bool(unknown.any()):
+            raise ValueError(f"'split' needs to be 0, 1 or 2 (got {split[unknown][0].item()})")
+        return split
+
+
+class RandomSplit(_Split):
+    r"""A random split per user, with the counts of MMRec's 8:1:1 split.
+
+    Of a user's :math:`n` interactions, :math:`\lfloor n (r_{\textrm{val}} + r_{\textrm{test}}) \rfloor` are held out,
+    but at least two. Validation gets its share of them, rounded down but at least one, and test the others.
+    A user with fewer than three interactions stays in training wholly, so each user keeps at least one for training.
+    See :class:`FixedSplit` for the views.
+
+    Args:
+        ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
+        seed (int): The seed of the split's own generator. (default: :obj:`0`)
+
+    Raises:
+        ValueError: If the ratios are not three positive numbers that sum to 1, or one of the three parts is empty.
+    """
+
+    def __init__(self, ratios: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> None:
+        self.ratios = _check_ratios(ratios)
+        self.seed = seed
+
+    def assign(self, data: HeteroData) -> Tensor:
+        user = data[INTERACTS].edge_index[0]
+        perm = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(self.seed)).to(user.device)
+        rank, count = _rank_per_user(user, perm)
+
+        _, val, test = self.ratios
+        held_out = _floor(count * (val + test)).clamp(min=2)
+        num_val = _floor(held_out * (val / (val + test))).clamp(min=1)
+        start_val, start_test = count - held_out, count - held_out + num_val
+        return ((rank >= start_val).long() + (rank >= start_test).long()) * (count >= 3)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(ratios={self.ratios}, seed={self.seed})'
+
+
+class LeaveLastOut(_Split):
+    r"""The last interactions of each user by ``time`` are for test, those just before them for validation.
+
+    Interactions of a user at the same time count in their order in ``edge_index``. A user with fewer than
+    ``num_val + num_test + 1`` interactions stays in training wholly. See :class:`FixedSplit` for the views.
+
+    Args:
+        num_val (int): The number of a user's interactions for validation. (default: :obj:`1`)
+        num_test (int): The number of a user's interactions for test. (default: :obj:`1`)
+
+    Raises:
+        ValueError: If a number is below 1, there is no ``time``, or one of the three parts is empty.
+    """
+
+    def __init__(self, num_val: int = 1, num_test: int = 1) -> None:
+        for name, value in (('num_val', num_val), ('num_test', num_test)):
+            if value < 1:
+                raise ValueError(f"'{name}' needs to be at least 1 (got {value})")
+        self.num_val = num_val
+        self.num_test = num_test
+
+    def assign(self, data: HeteroData) -> Tensor:
+        order = torch.argsort(_time(data, self), stable=True)
+        rank, count = _rank_per_user(data[INTERACTS].edge_index[0], order)
+        from_end = count - rank  # 1 = the user's last interaction
+        held_out = (from_end <= self.num_val + self.num_test).long() + (from_end <= self.num_test).long()
+        return held_out * (count > self.num_val + self.num_test)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(num_val={self.num_val}, num_test={self.num_test})'
+
+
+class TemporalSplit(_Split):
+    r"""A split at two points of global ``time``: train on the past, validate and test on what came later.
+
+    The points are the quantiles of ``time`` that the ratios ask for. Interactions at the very time of a point all
+    belong to its later side, so no moment is on both. A user or an item may be without training interactions.
+    See :class:`FixedSplit` for the views.
+
+    Args:
+        ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
+
+    Raises:
+        ValueError: If the ratios are not three positive numbers that sum to 1, there is no ``time``, or one of the
+            three parts is empty.
+    """
+
+    def __init__(self, ratios: Sequence[float] = (0.8, 0.1, 0.1)) -> None:
+        self.ratios = _check_ratios(ratios)
+
+    def assign(self, data: HeteroData) -> Tensor:
+        time = _time(data, self)
+        if time.numel() == 0:
+            return time.long()
+        cut = _floor(torch.tensor([self.ratios[0], self.ratios[0] + self.ratios[1]], dtype=torch.double) * time.numel())
+        start = time.sort().values[cut.clamp(max=time.numel() - 1).to(time.device)]  # of validation and of test
+        return (time >= start[0]).long() + (time >= start[1]).long()
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(ratios={self.ratios})'
+
+
+class ColdItemSplit(_Split):
+    r"""A random share of the items is held out with all their interactions, half of them for validation, half for test.
+
+    No item of one part is in another one. Items are drawn from those that have interactions, and an odd one goes to
+    test. A user may be without training interactions. All views get ``data['item'].cold``, which is :obj:`True` for the
+    held-out items. See :class:`FixedSplit` for the rest of the views.
+
+    Args:
+        ratio (float): The share of items to hold out, validation and test together. (default: :obj:`0.2`)
+        seed (int): The seed of the split's own generator. (default: :obj:`0`)
+
+    Shapes:
+        - **cold:** :math:`(|\mathcal{I}|)`, bool
+
+    Raises:
+        ValueError: If the ratio is not between 0 and 1, or one of the three parts is empty.
+    """
+
+    def __init__(self, ratio: float = 0.2, seed: int = 0) -> None:
+        if not 0 < ratio < 1:
+            raise ValueError(f"'ratio' needs to be in (0, 1) (got {ratio})")
+        self.ratio = ratio
+        self.seed = seed
+
+    def assign(self, data: HeteroData) -> Tensor:
+        item, index = data[INTERACTS].edge_index[1].unique(return_inverse=True)
+        perm = torch.randperm(item.numel(), generator=torch.Generator().manual_seed(self.seed)).to(item.device)
+        num_cold = round(self.ratio * item.numel())
+        part = torch.full_like(item, TRAIN)
+        part[perm[:num_cold]] = TEST
+        part[perm[: num_cold // 2]] = VAL
+        return part[index]
+
+    def forward(self, data: HeteroData) -> Views:
+        views = super().forward(data)
+        held_out = torch.cat([view[INTERACTS].edge_label_index[1] for view in views[1:]])
+        cold = torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool, device=held_out.device)
+        cold[held_out] = True
+        for view in views:
+            view[ITEM].cold = cold
+        return views
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}(ratio={self.ratio}, seed={self.seed})'
+
+
+def _check(data: HeteroData) -> None:
+    store = data[INTERACTS]
+    if 'edge_label_index' in store:
+        raise ValueError("'data' needs to be unsplit (got 'edge_label_index' from an earlier split)")
+    if REV_INTERACTS in data.edge_types or 'adj_t' in store:
+        raise ValueError(
+            "'data' needs to be split before 'InteractionGraph' (got a graph of all interactions): split first"
+        )
+    user, item = store.edge_index
+    if user.numel() > 0:  # a pair that is there twice could be on both sides
+        key, count = (user * (int(item.max()) + 1) + item).unique(return_counts=True)
+        if key.numel() < user.numel():
+            pair = divmod(int(key[count > 1][0]), int(item.max()) + 1)
+            raise ValueError(f"'edge_index' needs to hold each interaction once (got {pair} more than once)")
+
+
+def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
+    if len(ratios) != 3 or not all(ratio > 0 for ratio in ratios):
+        raise ValueError(f"'ratios' needs to be three positive numbers (got {tuple(ratios)})")
+    if not math.isclose(sum(ratios), 1.0, abs_tol=1e-6):
+        raise ValueError(f"'ratios' needs to sum to 1 (got {tuple(ratios)})")
+    return ratios[0], ratios[1], ratios[2]
+
+
+def _per_edge(data: HeteroData, key: str, split: BaseTransform) -> Tensor:
+    value: Tensor | None = data[INTERACTS].get(key)
+    num_edges = data[INTERACTS].edge_index.size(1)
+    if value is None:
+        raise ValueError(
+            f"'{split.__class__.__name__}' needs '{key}' of the interactions (got {list(data[INTERACTS])})"
+        )
+    if tuple(value.shape) != (num_edges,):
+        raise ValueError(f"'{key}' needs one value per interaction, [{num_edges}] (got {list(value.shape)})")
+    return value
+
+
+def _time(data: HeteroData, split: BaseTransform) -> Tensor:
+    time = _per_edge(data, 'time', split)
+    if not bool(time.isfinite().all()):
+        raise ValueError(f"'time' needs to be finite (got {time[~time.isfinite()][0].item()})")
+    return time
+
+
+def _rank_per_user(user: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns each interaction's position among its user's in the given order, and the user's number of them."""
+    order = order[torch.argsort(user[order], stable=True)]  # grouped by user
+    count = torch.bincount(user)
+    start = count.cumsum(0) - count
+    rank = torch.empty_like(user)
+    rank[order] = torch.arange(user.numel(), device=user.device) - start[user[order]]
+    return rank, count[user]
+
+
+def _floor(value: Tensor) -> Tensor:
+    return (value.double() + 1e-6).floor().long()  # 0.7 + 0.2 of 10 is 9, whatever the rounding
+
+
+def _select(value: Any, mask: Tensor, dim: int) -> Any:
+    if isinstance(value, Tensor):
+        return value.index_select(dim, mask.nonzero().view(-1))
+    return [entry for entry, keep in zip(value, mask.tolist(), strict=True) if keep]
