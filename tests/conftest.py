@@ -1,0 +1,24 @@
+import pytest
+import torch
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import Compose
+
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+
+
+@pytest.fixture
+def data() -> HeteroData:
+    r"""A checkerboard with content, before any split."""
+    return Compose([DCT(), ItemKNNGraph(k=4)])(FakeMultimodal(seed=1)[0])
+
+
+@pytest.fixture
+def views(data) -> tuple[HeteroData, HeteroData, HeteroData]:
+    train, val, test = FixedSplit()(data)
+    return InteractionGraph()(train), val, test
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(12345)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from lirdrec_pyg.nn import Propagation
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
+from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
+
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index', pytest.param('SparseTensor', marks=pytest.mark.torch_sparse)]
+
+
+def run(train, layout, user, item):
+    conv = Propagation(num_layers=3, num_item_layers=2)
+    user, item = user.clone().requires_grad_(), item.clone().requires_grad_()
+    to_item, to_user, similar, similar_t = edges(InteractionGraph(layout)(train))
+    out_user, out_item = conv(user, item, to_item, to_user)
+    out_item = conv.propagate_items(out_item, similar, similar_t)
+    (out_user.sin().sum() + out_item.cos().sum()).backward()
+    return out_user, out_item, user.grad, item.grad
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_layouts_agree_with_dense_powers(data, layout):
+    train = FixedSplit()(data)[0]
+    user, item = torch.randn(64, 5), torch.randn(48, 5)
+    graph = InteractionGraph()(train)
+    adj = torch.zeros(112, 112)
+    adj[64:, :64] = graph[INTERACTS].adj_t.to_dense()
+    adj = adj + adj.t()
+    s = graph[SIMILAR_TO].adj_t.to_dense()
+    z = torch.cat([user, item]).requires_grad_()
+    out = sum(torch.linalg.matrix_power(adj, power) @ z for power in range(4))
+    expected = out[:64], out[64:] + s @ s @ out[64:]
+    (expected[0].sin().sum() + expected[1].cos().sum()).backward()
+    for got, want in zip(run(train, layout, user, item), [*expected, z.grad[:64], z.grad[64:]], strict=True):
+        assert torch.allclose(got, want, atol=1e-4)
+
+
+def test_gradcheck(data):
+    train = InteractionGraph()(FixedSplit()(data)[0])
+    for store in train.edge_stores:
+        for key in ('adj_t', 'adj'):
+            if key in store:
+                store[key] = store[key].double()
+    to_item, to_user, similar, similar_t = edges(train)
+    conv = Propagation(num_layers=2)
+
+    def function(user, item):
+        user, item = conv(user, item, to_item, to_user)
+        return user, conv.propagate_items(item, similar, similar_t)
+
+    args = torch.randn(64, 1).double().requires_grad_(), torch.randn(48, 1).double().requires_grad_()
+    assert torch.autograd.gradcheck(function, args)
+
+
+def test_no_layers_and_refusals(data):
+    conv = Propagation(num_layers=0, num_item_layers=0)
+    user, item = torch.randn(3, 2), torch.randn(4, 2)
+    assert conv(user, item, (None, None), (None, None)) == (user, item)
+    assert conv.propagate_items(item, (None, None)) is item
+    with pytest.raises(ValueError, match="'num_layers' needs to be non-negative"):
+        Propagation(-1)
+    with pytest.raises(ValueError, match='apply `InteractionGraph'):
+        edges(data)
+
+
+def test_repr():
+    assert str(Propagation(2)) == 'Propagation(num_layers=2, num_item_layers=1)'
