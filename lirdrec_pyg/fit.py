@@ -79,7 +79,8 @@ def fit(
         epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
         batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
         lr (float, optional): The learning rate. (default: :obj:`1e-4`)
-        patience (int, optional): Stop after that many epochs without a better metric. (default: :obj:`20`)
+        patience (int, optional): Stop when the metric was not better for more than that many epochs, as the released
+            implementation of LIRDRec does. (default: :obj:`20`)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
         checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
@@ -164,7 +165,7 @@ def fit(
 
         bar = tqdm(range(start, epochs + 1), desc=type(model).__name__, unit='epoch', disable=not progress)
         for epoch in bar:
-            if val is not None and epoch - 1 - best_epoch >= patience:
+            if val is not None and epoch - 1 - best_epoch > patience:
                 break
             clock = time.perf_counter()
             loss = _train_epoch(model, train, optimizer, sampler, epoch, device, callbacks)

@@ -1,7 +1,6 @@
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module
-from torch.nn.init import xavier_normal_, zeros_
 
 
 class ModalityEncoder(Module):
@@ -30,9 +29,8 @@ class ModalityEncoder(Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        xavier_normal_(self.lin1.weight)
-        zeros_(self.lin1.bias)
-        xavier_normal_(self.lin2.weight)
+        self.lin1.reset_parameters()
+        self.lin2.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lin2(F.leaky_relu(self.lin1(x)))

@@ -123,6 +123,4 @@ def test_refuses():
 
 
 def test_repr():
-    assert (
-        str(ItemKNNGraph(3, {'a': 1.0})) == "ItemKNNGraph(k=3, weights={'a': 1.0}, index=None, chunk_size=4096)"
-    )
+    assert str(ItemKNNGraph(3, {'a': 1.0})) == "ItemKNNGraph(k=3, weights={'a': 1.0}, index=None, chunk_size=4096)"

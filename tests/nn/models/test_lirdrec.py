@@ -1,0 +1,146 @@
+from copy import copy
+
+import numpy as np
+import pytest
+import torch
+from scipy.fft import dct
+
+from lirdrec_pyg import LIRDRec
+from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
+
+
+def oracle(model, data, triplets, epoch):
+    r"""The forward pass and loss in NumPy, written from the paper's equations."""
+    p = {name: param.detach().double().numpy() for name, param in model.named_parameters()}
+    x = {name: data['item'][f'x_{name}'].double().numpy() for name in model.in_channels}
+    x['shared'] = np.concatenate([dct(value, norm='ortho') for value in x.values()], axis=1)
+    num_users, num_items = data['user'].num_nodes, data['item'].num_nodes
+    rel = np.zeros((num_users, num_items))
+    rel[tuple(data[INTERACTS].edge_index.numpy())] = 1
+    adj = np.block([[np.zeros((num_users, num_users)), rel], [rel.T, np.zeros((num_items, num_items))]])
+    degree = adj.sum(1) + 1e-7
+    adj = adj / np.sqrt(degree[:, None] * degree[None])
+    similar = np.zeros((num_items, num_items))
+    source, target = data[SIMILAR_TO].edge_index.numpy()
+    similar[target, source] = data[SIMILAR_TO].edge_weight.numpy()
+
+    def mlp(h, w1, b1, w2, b2=0.0):
+        h = h @ w1.T + b1
+        return np.where(h > 0, h, 0.01 * h) @ w2.T + b2
+
+    users, items, preds = [], [], []
+    for v, name in enumerate(x):
+        key = 'shared_encoder' if name == 'shared' else f'encoders.{name}'
+        h = mlp(x[name], p[f'{key}.lin1.weight'], p[f'{key}.lin1.bias'], p[f'{key}.lin2.weight'])
+        z = np.concatenate([p['user'][:, v], h])
+        z = z / np.linalg.norm(z, axis=1, keepdims=True)
+        z = sum(np.linalg.matrix_power(adj, power) @ z for power in range(model.propagation.num_layers + 1))
+        users.append(z[:num_users])
+        items.append(z[num_users:])
+        net = f'pwc.nets.{v}'
+        preds.append(mlp(users[-1], *(p[f'{net}.{i}.{n}'] for i in (0, 2) for n in ('weight', 'bias'))))
+    item = np.concatenate(items, axis=1)
+    item = item + similar @ item
+    gate = 0.9 / (0.9 + 0.1 * 0.9 ** (-epoch * (epoch + 1) / 2))
+    logit = gate * np.concatenate(preds, axis=1) + (1 - gate) * p['pwc.theta']
+    weight = np.exp(logit) / np.exp(logit).sum(1, keepdims=True)
+    user = np.concatenate([weight[:, [v]] * users[v] for v in range(len(users))], axis=1)
+    u, i, j = triplets
+    margin = (user[u] * item[i]).sum(1) - (user[u] * item[j]).sum(1)
+    loss = np.log1p(np.exp(-margin)).mean() + model.reg_weight * ((user**2).mean() + (item**2).mean())
+    return user, item, loss
+
+
+def test_forward_and_loss_equal_the_numpy_oracle(views):
+    train = views[0]
+    model = LIRDRec.from_data(train, hidden_channels=8, num_layers=3, reg_weight=0.1)
+    model.on_epoch_start(3)
+    with torch.no_grad():
+        for param in model.parameters():
+            param.add_(0.1 * torch.randn_like(param))  # biases are not zero
+        model.pwc.theta.copy_(torch.randn_like(model.pwc.theta))
+    triplets = [torch.randint(n, (50,)) for n in (64, 48, 48)]
+    user, item, loss = oracle(model, train, [index.numpy() for index in triplets], epoch=3)
+    out = model.encode(train)
+    np.testing.assert_allclose(out.user.detach(), user, atol=1e-5)
+    np.testing.assert_allclose(out.item.detach(), item, atol=1e-5)
+    assert model.loss(train, *triplets).item() == pytest.approx(loss, rel=1e-5)
+
+
+def test_no_parameter_has_a_row_per_item(views):
+    model = LIRDRec.from_data(views[0], hidden_channels=7)
+    for name, tensor in model.state_dict().items():
+        assert 48 not in tensor.shape, name
+
+
+def test_a_new_item_needs_nothing(views):
+    train = views[0]
+    model = LIRDRec.from_data(train, hidden_channels=8).eval()
+    before = model.encode(train)
+    grown = copy(train)
+    for key in ('x_image', 'x_text', 'spectrum'):
+        grown['item'][key] = torch.cat([train['item'][key], torch.randn(3, train['item'][key].size(1))])
+    grown['item'].num_nodes = 51
+    into = torch.tensor([[0, 5, 48, 7], [48, 48, 48, 50]])  # edges into the new items only
+    grown[SIMILAR_TO].edge_index = torch.cat([train[SIMILAR_TO].edge_index, into], dim=1)
+    grown[SIMILAR_TO].edge_weight = torch.cat([train[SIMILAR_TO].edge_weight, torch.full((4,), 0.25)])
+    from lirdrec_pyg.transforms import InteractionGraph
+
+    after = model.encode(InteractionGraph()(grown))
+    assert torch.allclose(after.user, before.user, atol=1e-6)
+    assert torch.allclose(after.item[:48], before.item, atol=1e-6)
+    assert torch.isfinite(after.item[48:]).all()
+    assert (after.item[48:].norm(dim=1) > 0.1).all()
+
+
+def test_explicit_tensors_without_the_data_contract(views):
+    train = views[0]
+    model = LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8)
+    to_item = (train[INTERACTS].edge_index, train[INTERACTS].edge_weight)
+    to_user = (train[INTERACTS].edge_index.flip(0), train[INTERACTS].edge_weight)
+    xs = {'image': train['item'].x_image, 'text': train['item'].x_text}
+    similar = (train[SIMILAR_TO].edge_index, train[SIMILAR_TO].edge_weight)
+    out = model(xs, train['item'].spectrum, to_item, to_user, similar)
+    expected = model.encode(train)
+    assert torch.allclose(out.user, expected.user, atol=1e-5)
+    assert torch.allclose(out.item, expected.item, atol=1e-5)
+
+
+def test_refuses(views, data):
+    train = views[0]
+    model = LIRDRec.from_data(train, hidden_channels=8)
+    with pytest.raises(ValueError, match='apply `InteractionGraph'):
+        model.encode(data)
+    with pytest.raises(ValueError, match="'in_channels' needs at least one modality"):
+        LIRDRec(3, {})
+    wrong = copy(train)
+    wrong['item'].x_text = torch.randn(48, 9)
+    with pytest.raises(ValueError, match=r"'x_text' needs to have 8 columns \(got 9\)"):
+        model.encode(wrong)
+    wrong = copy(train)
+    wrong['user'].num_nodes = 65
+    with pytest.raises(ValueError, match=r'needs to have 64 users \(got 65\)'):
+        model.encode(wrong)
+    wrong = copy(train)
+    del wrong['item'].spectrum
+    with pytest.raises(ValueError, match=r'apply `DCT\(\)`'):
+        LIRDRec.from_data(wrong)
+
+
+def test_official_state_dict_refuses(views):
+    model = LIRDRec.from_data(views[0], hidden_channels=8)
+    with pytest.raises(ValueError, match="lacks the parameter 'fusion_module.theta'"):
+        model.load_official_state_dict({})
+    with pytest.raises(ValueError, match='needs to be of shape'):
+        model.load_official_state_dict({'fusion_module.theta': torch.zeros(2, 3)} | _official(model))
+    with pytest.raises(ValueError, match="pwc='released'"):
+        LIRDRec(3, {'text': 4}).load_official_state_dict({})
+
+
+def _official(model):
+    state = {}
+    for key, table, net in [('v', 'v_preference', 'a'), ('t', 't_preference', 'b'), ('s', 'id_preference', 'c')]:
+        names = [table, f'{key}_MLP.weight', f'{key}_MLP.bias', f'{key}_MLP_1.weight']
+        names += [f'fusion_module.weco_{net}.{fc}.{n}' for fc in ('fc1', 'fc2') for n in ('weight', 'bias')]
+        state |= dict.fromkeys(names, torch.zeros(1))
+    return state

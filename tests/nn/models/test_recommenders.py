@@ -1,0 +1,135 @@
+r"""The contract that every recommender passes."""
+
+import pytest
+import torch
+from torch_geometric.transforms import Compose
+
+from lirdrec_pyg import LightGCN, LIRDRec, Popularity, evaluate, fit
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
+
+CASES = {
+    'LIRDRec': (LIRDRec, {'hidden_channels': 8}),
+    'LIRDRec-ema': (LIRDRec, {'hidden_channels': 8, 'pwc': 'ema', 'num_layers': 1}),
+    'LIRDRec-attention': (LIRDRec, {'hidden_channels': 8, 'pwc': 'attention', 'num_item_layers': 0}),
+    'LIRDRec-static': (LIRDRec, {'hidden_channels': 8, 'pwc': 'static'}),
+    'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'pwc': 'uniform'}),
+    'LightGCN': (LightGCN, {'hidden_channels': 8}),
+    'Popularity': (Popularity, {}),
+}
+TRAINED = [name for name in CASES if name != 'Popularity']
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index', pytest.param('SparseTensor', marks=pytest.mark.torch_sparse)]
+
+
+def build(name, train, seed=0):
+    cls, kwargs = CASES[name]
+    return cls.from_data(train, seed=seed, **kwargs)
+
+
+def batch(train):
+    user, pos = train[INTERACTS].edge_index[:, :32]
+    return user, pos, (pos + 1) % train['item'].num_nodes
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_embeddings_and_gradients(name, views):
+    train = views[0]
+    model = build(name, train)
+    out = model.encode(train)
+    assert out.user.shape[0] == 64
+    assert out.item.shape[0] == 48
+    assert out.user.shape[1] == out.item.shape[1]
+    loss = model.loss(train, *batch(train))
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    if name in TRAINED:
+        loss.backward()
+        for key, param in model.named_parameters():
+            assert torch.isfinite(param.grad).all(), key
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', CASES)
+def test_layout_and_edge_order_do_not_matter(name, layout, data):
+    train = FixedSplit()(data)[0]
+    expected = build(name, train).encode(InteractionGraph()(train))
+    perm = torch.randperm(train[INTERACTS].edge_index.size(1))
+    train[INTERACTS].edge_index = train[INTERACTS].edge_index[:, perm]
+    perm = torch.randperm(train[SIMILAR_TO].edge_index.size(1))
+    train[SIMILAR_TO].edge_index = train[SIMILAR_TO].edge_index[:, perm]
+    train[SIMILAR_TO].edge_weight = train[SIMILAR_TO].edge_weight[perm]
+    train = InteractionGraph(layout)(train)
+    model = build(name, train)
+    out = model.encode(train)
+    assert torch.allclose(out.user, expected.user, atol=1e-5)
+    assert torch.allclose(out.item, expected.item, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_state_dict_round_trip(name, views):
+    train, val, _ = views
+    model = build(name, train)
+    fit(model, train, val, epochs=2, lr=1e-2, monitor='recall@5', progress=False)
+    other = type(model)(**model.hparams) if model.hparams else type(model)()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other.eval().encode(train).user, model.encode(train).user)
+    assert torch.equal(other.encode(train).item, model.encode(train).item)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_same_seed_same_losses(name, views):
+    train = views[0]
+    runs = []
+    for seed in (3, 3, 4):
+        torch.rand(seed)  # the global state does not matter
+        result = fit(build(name, train, seed), train, epochs=3, batch_size=64, seed=seed, progress=False)
+        runs.append([row['loss'] for row in result.history])
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_finds_held_out_items_on_the_checkerboard(name, views):
+    train, val, test = views
+    model = build(name, train)
+    fit(model, train, val, epochs=60, lr=1e-2, monitor='ndcg@20', patience=60, progress=False)
+    # 24 items a block, 6 of them seen: chance is 20/42, a model that knows the blocks finds all
+    assert evaluate(model.encode(train), test, k=20)['recall@20'] > 0.95
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_nan_is_refused(name, views):
+    train = views[0]
+    model = build(name, train)
+    if name == 'LightGCN':
+        model.user.data[3] = float('nan')
+        culprit = 'parameter user'
+    else:
+        train['item'].x_text = train['item'].x_text.clone()
+        train['item'].x_text[3, 0] = float('nan')
+        culprit = r"data\['item'\].x_text"
+    with pytest.raises(FloatingPointError, match=rf'epoch 1, step 1: first at fault is {culprit}'):
+        fit(model, train, epochs=1, progress=False)
+
+
+def test_repr(views):
+    train = views[0]
+    assert str(build('LIRDRec', train)) == (
+        "LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, pwc='released')"
+    )
+    assert str(build('LightGCN', train)) == 'LightGCN(64, 48, hidden_channels=8, num_layers=3)'
+    assert str(build('Popularity', train)) == 'Popularity()'
+
+
+@pytest.mark.parametrize('channels', [{'text': 4}, {'audio': 3, 'image': 5, 'text': 4, 'video': 6}])
+def test_any_number_of_modalities(channels):
+    data = Compose([DCT(), ItemKNNGraph(3)])(FakeMultimodal(channels=channels, missing={'text': 0.3})[0])
+    train, val, test = FixedSplit()(data)
+    train = InteractionGraph()(train)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    fit(model, train, val, epochs=30, lr=1e-2, monitor='recall@5', progress=False)
+    out = model.encode(train)
+    assert out.item.shape == (48, 8 * (len(channels) + 1))
+    assert torch.isfinite(out.item).all()
+    assert evaluate(out, test, k=20)['recall@20'] > 0.8  # chance is 20/42; some items have no content at all
