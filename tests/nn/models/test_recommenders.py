@@ -124,7 +124,7 @@ def test_repr(views):
 
 @pytest.mark.parametrize('channels', [{'text': 4}, {'audio': 3, 'image': 5, 'text': 4, 'video': 6}])
 def test_any_number_of_modalities(channels):
-    data = Compose([DCT(), ItemKNNGraph(3)])(FakeMultimodal(channels=channels, missing={'text': 0.3})[0])
+    data = Compose([DCT(), ItemKNNGraph(3)])(FakeMultimodal(widths=channels, missing={'text': 0.3})[0])
     train, val, test = FixedSplit()(data)
     train = InteractionGraph()(train)
     model = LIRDRec.from_data(train, seed=0, hidden_channels=8)

@@ -1,0 +1,185 @@
+r"""What the datasets share: reading of raw tables and features with errors that say where, and the cache."""
+
+import hashlib
+import os
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor
+from torch_geometric.data import HeteroData, InMemoryDataset
+
+VERSION = 1  # of the processed data: raise it when a dataset's `process` gives something else
+
+
+def cache_key(files: list[Path], *args: object) -> str:
+    r"""Returns a key of all arguments by their ``repr`` and of the files by their path, size and time of change."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    text = re.sub(r' at 0x[0-9a-f]+', '', repr((VERSION, args, stats)))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def is_anonymous(pre_transform: object) -> bool:
+    r"""Whether the ``repr`` of a transform does not tell what it does (a function, a lambda), so no cache is valid."""
+    return ' at 0x' in repr(pre_transform)
+
+
+def make_folder(path: Path) -> None:
+    r"""Makes the folder of processed data."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"can't write to '{path}' ({error.strerror}): pass 'cache_dir'") from error
+
+
+def save(dataset: InMemoryDataset, data: HeteroData) -> None:
+    r"""Applies ``pre_transform`` and writes the processed file, whole or not at all."""
+    if dataset.pre_transform is not None:
+        data = dataset.pre_transform(data)
+    path = dataset.processed_paths[0]
+    temporary = f'{path}.{os.getpid()}.tmp'
+    try:
+        dataset.save([data], temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_table(path: Path, required: list[str]) -> pd.DataFrame:
+    r"""Reads a tab-separated table with a header as strings; ``name:type`` headers lose their type.
+
+    Raises:
+        ValueError: If a required column is missing, or a line has another number of fields than the header.
+    """
+    lines = path.read_text(encoding='utf-8-sig').rstrip('\n\r').split('\n')
+    names = [name.partition(':')[0].strip() for name in lines[0].split('\t')]
+    for name in required:
+        if name not in names:
+            raise ValueError(f"'{path}' lacks the column '{name}' (found {names})")
+    for number, line in enumerate(lines, start=1):
+        if line.count('\t') != len(names) - 1:
+            raise ValueError(
+                f"line {number} of '{path}' needs {len(names)} tab-separated fields (got {line.count(chr(9)) + 1}: "
+                f'{_shorten(line)})'
+            )
+    frame = pd.read_csv(
+        path, sep='\t', dtype=str, header=0, names=names, index_col=False, keep_default_na=False, na_filter=False,
+        quoting=3, skip_blank_lines=False, encoding='utf-8-sig', nrows=len(lines) - 1,
+    )  # fmt: skip
+    return frame
+
+
+def numbers(frame: pd.DataFrame, column: str, path: Path, integer: bool = False) -> npt.NDArray[Any]:
+    r"""Returns a column of a table as int64 where all values are whole numbers, else as float64.
+
+    Raises:
+        ValueError: If a value is not a finite number or, with ``integer``, not a whole one.
+    """
+    values = pd.to_numeric(frame[column], errors='coerce').to_numpy(dtype=np.float64)
+    bad = ~np.isfinite(values)
+    whole = bool((values == np.round(values)).all())
+    if integer and not whole:
+        bad |= values != np.round(values)
+    if bad.any():
+        row = int(bad.argmax())
+        content = '\t'.join(str(value) for value in frame.iloc[row])
+        raise ValueError(
+            f"line {row + 2} of '{path}': '{column}' needs to be {'an integer' if integer else 'a number'} "
+            f'(got {_shorten(str(frame[column].iloc[row]))} in {_shorten(content)})'
+        )
+    return values.astype(np.int64) if whole else values
+
+
+def read_npy(path: Path) -> npt.NDArray[Any]:
+    r"""Opens an ``.npy`` file without reading it whole, and without pickle."""
+    try:
+        return np.lib.format.open_memmap(path, mode='r')
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"'{path}' needs to be a numeric .npy file ({error})") from error
+
+
+def read_features(path: Path, modality: str, has: Tensor | None = None, chunk_size: int = 8192) -> Tensor:
+    r"""Reads features as float32 in chunks of rows, so a float64 file does not take up its memory, too.
+
+    Args:
+        path (Path): The ``.npy`` file.
+        modality (str): The name of the modality, for errors.
+        has (torch.Tensor, optional): Which items have the modality; the rows of others become zero.
+        chunk_size (int, optional): The number of rows at once.
+
+    Shapes:
+        - **has:** :math:`(|\mathcal{I}|)`
+        - **output:** :math:`(|\mathcal{I}|, C)`
+
+    Raises:
+        ValueError: If it is not a numeric matrix, or a value is NaN or Inf in float32.
+    """
+    array = read_npy(path)
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'fiu':
+        raise ValueError(
+            f"'{path}' needs to be a numeric matrix with a row for each item (got {array.dtype} of shape {array.shape})"
+        )
+    out = torch.empty(array.shape, dtype=torch.float32)
+    for start in range(0, len(array), chunk_size):
+        rows = slice(start, start + chunk_size)
+        with np.errstate(over='ignore', invalid='ignore'):
+            out[rows] = torch.from_numpy(np.array(array[rows], dtype=np.float32))
+        if has is not None and len(has) == len(array):
+            out[rows][~has[rows]] = 0
+        bad = ~torch.isfinite(out[rows]).all(dim=1)
+        if bool(bad.any()):
+            row = start + int(bad.nonzero()[0])
+            raise ValueError(f"the features of modality '{modality}' need to be finite (got NaN or Inf in row {row} of "
+                             f"'{path}')")  # fmt: skip
+    return out
+
+
+def read_ids(path: Path, column: str, data: HeteroData, node_type: str) -> None:
+    r"""Adds ``raw_id`` (the ids themselves where there is no file) and, where known, ``title`` of users or items."""
+    size = data[node_type].num_nodes
+    data[node_type].raw_id = [str(i) for i in range(size)]
+    if path.is_file():
+        frame = read_table(path, [column])
+        ids = numbers(frame, column, path, integer=True)
+        if len(ids) != size or not np.array_equal(np.sort(ids), np.arange(size)):
+            raise ValueError(
+                f"'{column}' of '{path}' needs to name each of 0 to {size - 1} once (got {len(ids)} lines)"
+            )
+        frame = frame.iloc[np.argsort(ids)]
+        raw = [name for name in frame.columns if name not in (column, 'title', 'text')]
+        titles = [name for name in ('title', 'text') if name in frame]
+        if raw:
+            data[node_type].raw_id = frame[raw[0]].tolist()
+        if titles:
+            data[node_type].title = frame[titles[0]].tolist()
+
+
+def sha256(path: Path) -> str:
+    r"""Returns the digest of a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_zip(path: str, names: list[str]) -> dict[str, bytes]:
+    r"""Returns the contents of files in any folder of a zip file; nothing is written to paths from within it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {member.rpartition('/')[2]: member for member in archive.namelist()}
+            for name in names:
+                if name not in members:
+                    raise ValueError(f"'{path}' does not hold '{name}'")
+            return {name: archive.read(members[name]) for name in names}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"'{path}' is not a zip file ({error})") from error
+
+
+def _shorten(text: str) -> str:
+    return repr(text if len(text) <= 100 else text[:100] + '…')

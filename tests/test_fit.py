@@ -1,0 +1,178 @@
+import csv
+import os
+
+import pytest
+import torch
+
+from lirdrec_pyg import Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
+from lirdrec_pyg.fit import load_checkpoint, save_atomically
+
+KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
+
+
+def build(train):
+    return LIRDRec.from_data(train, seed=0, hidden_channels=8)
+
+
+class Stop(Callback):
+    r"""Interrupts training in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_backward(self, model, epoch, step, loss):
+        if epoch == self.epoch and step == 2:
+            raise KeyboardInterrupt
+
+
+def rows(result):
+    return [{key: value for key, value in row.items() if key != 'seconds'} for row in result.history]
+
+
+@pytest.mark.parametrize('stop', [1, 2, 4])
+def test_interrupted_and_resumed_is_uninterrupted(views, tmp_path, stop):
+    train, val, _ = views
+    whole = build(train)
+    expected = fit(whole, train, val, epochs=6, **KWARGS)
+
+    path = tmp_path / 'run' / 'checkpoint.pt'
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(train), train, val, epochs=6, checkpoint=path, callbacks=[Stop(stop)], **KWARGS)
+    assert load_checkpoint(path)['epoch'] == stop - 1
+    assert os.listdir(path.parent) == ['checkpoint.pt']
+    model = LIRDRec.from_data(train, seed=99, hidden_channels=8)  # whatever state it is in
+    result = fit(model, train, val, epochs=6, checkpoint=path, resume=True, **KWARGS)
+    assert rows(result) == rows(expected)
+    assert result.best_epoch == expected.best_epoch
+    for (name, a), b in zip(whole.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+    loaded = load_model(LIRDRec, path)
+    assert torch.equal(loaded.encode(train).item, whole.encode(train).item)
+
+
+def test_early_stopping_restores_the_best_weights(views):
+    train, val, _ = views
+    model = build(train)
+    result = fit(model, train, val, epochs=200, patience=3, **KWARGS)
+    values = [row['recall@5'] for row in result.history]
+    assert len(values) == result.best_epoch + 4 < 200
+    assert result.best_value == max(values) == values[result.best_epoch - 1]
+    assert not model.training
+    assert evaluate(model.encode(train), val, k=5)['recall@5'] == result.best_value
+
+
+def test_history_csv_and_global_random_state(views, tmp_path):
+    train, val, _ = views
+    state = torch.get_rng_state()
+    result = fit(build(train), train, val, epochs=3, history_csv=tmp_path / 'history.csv', **KWARGS)
+    assert torch.equal(torch.get_rng_state(), state)
+    with open(tmp_path / 'history.csv', newline='') as file:
+        read = list(csv.DictReader(file))
+    assert [float(row['loss']) for row in read] == [row['loss'] for row in result.history]
+    assert list(read[0]) == ['epoch', 'loss', 'recall@5', 'seconds']
+    assert os.listdir(tmp_path) == ['history.csv']
+
+
+def test_callbacks_see_gradients(views):
+    train = views[0]
+    seen = []
+
+    class Probe(Callback):
+        def on_backward(self, model, epoch, step, loss):
+            seen.append((epoch, step, float(model.user.grad.norm())))
+
+        def on_epoch(self, model, row):
+            seen.append(row['epoch'])
+
+    fit(build(train), train, epochs=2, callbacks=[Probe()], **KWARGS)
+    assert [entry if isinstance(entry, int) else entry[:2] for entry in seen] == [
+        *((1, step) for step in range(1, 5)),
+        1,
+        *((2, step) for step in range(1, 5)),
+        2,
+    ]
+    assert all(entry[2] > 0 for entry in seen if isinstance(entry, tuple))
+
+
+def test_progress_bar_shows_loss_and_metric(views, capsys):
+    train, val, _ = views
+    fit(build(train), train, val, epochs=1, **(KWARGS | {'progress': True}))
+    shown = capsys.readouterr().err
+    assert 'LIRDRec' in shown
+    assert 'loss=' in shown
+    assert 'recall@5=' in shown
+
+
+def test_a_model_without_parameters_is_only_evaluated(views):
+    train, val, _ = views
+    model = Popularity.from_data(train)
+    result = fit(model, train, val, monitor='recall@5')
+    assert result.history == []
+    assert result.best_value == evaluate(model.encode(train), val, k=5)['recall@5']
+
+
+def test_nan_loss_stops_with_epoch_step_and_tensor(views):
+    train = views[0]
+
+    class Poison(Callback):
+        def on_step(self, model, epoch, step):
+            if (epoch, step) == (2, 3):
+                model.shared_encoder.lin1.bias.data[0] = float('nan')
+
+    with pytest.raises(FloatingPointError, match=r'epoch 2, step 4: first at fault is parameter shared_encoder.lin1.b'):
+        fit(build(train), train, epochs=3, callbacks=[Poison()], **KWARGS)
+
+
+def test_refuses_arguments(views):
+    train = views[0]
+    for name in ('epochs', 'batch_size', 'patience', 'lr'):
+        with pytest.raises(ValueError, match=rf"'{name}' needs to be positive \(got 0\)"):
+            fit(build(train), train, **{name: 0})
+    with pytest.raises(ValueError, match="'monitor' needs to be of the form"):
+        fit(build(train), train, monitor='recall')
+    with pytest.raises(ValueError, match="'resume' needs a 'checkpoint'"):
+        fit(build(train), train, resume=True)
+
+
+def test_refuses_missing_corrupt_and_foreign_checkpoints(views, tmp_path):
+    train, val, _ = views
+    path = tmp_path / 'checkpoint.pt'
+    with pytest.raises(FileNotFoundError, match='no checkpoint at'):
+        fit(build(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    fit(build(train), train, val, epochs=1, checkpoint=path, **KWARGS)
+    content = path.read_bytes()
+
+    with pytest.raises(ValueError, match="has another 'settings'"):
+        fit(build(train), train, val, checkpoint=path, resume=True, **(KWARGS | {'lr': 1.0}))
+    with pytest.raises(ValueError, match="has another 'model'"):
+        fit(LightGCN.from_data(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    with pytest.raises(ValueError, match="has another 'hparams'"):
+        fit(LIRDRec.from_data(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    other = train.clone()
+    store = other['user', 'interacts', 'item']
+    store.edge_index = store.edge_index[:, 1:]
+    with pytest.raises(ValueError, match="has another 'data'"):
+        fit(build(train), other, val, checkpoint=path, resume=True, **KWARGS)
+
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match='is corrupt or not a checkpoint'):
+        load_model(LIRDRec, path)
+    torch.save({'weights': torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match='is not a checkpoint of format 1'):
+        load_model(LIRDRec, path)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / 'checkpoint.pt'
+    save_atomically({'format': 1, 'value': 1}, path)
+
+    def full(state, file):
+        file.write_bytes(b'half')
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='no space left'):
+        save_atomically({'format': 1, 'value': 2}, path)
+    assert load_checkpoint(path)['value'] == 1
+    assert os.listdir(tmp_path) == ['checkpoint.pt']
