@@ -81,8 +81,7 @@ class MMRecDataset(InMemoryDataset):
     ) -> None:
         self.name = name
         base = Path(root).expanduser()
-        folders = [folder for folder in (base / name, base) if (folder / f'{name}.inter').is_file()]
-        self.folder = [*folders, base / name][0]
+        self.folder = next((path for path in (base / name, base) if (path / f'{name}.inter').is_file()), base / name)
         self.inter = self.folder / f'{name}.inter'
         layout = f"'{self.folder}' needs to hold '{name}.inter' and a '<modality>_feat.npy' for each modality"
         if not self.inter.is_file():

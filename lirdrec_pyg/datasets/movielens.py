@@ -58,7 +58,7 @@ class MovieLens100K(InMemoryDataset):
         if k_core < 0:
             raise ValueError(f"'k_core' needs to be at least 0 (got {k_core})")
         self.wheel = wheel
-        self.min_rating = min_rating
+        self.min_rating = float(min_rating)
         self.k_core = k_core
         super().__init__(root, transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
         self.load(self.processed_paths[0], data_cls=HeteroData)

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from copy import copy
+from typing import Any
 
 import faiss
 import numpy as np
@@ -14,6 +15,7 @@ from lirdrec_pyg.transforms.dct import check_finite
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO, modalities, modality_features
 
 Matrix = npt.NDArray[np.float32]
+TOLERANCE = 4e-6  # of a single precision inner product of two unit vectors
 
 
 class ItemKNNGraph(BaseTransform):
@@ -25,8 +27,8 @@ class ItemKNNGraph(BaseTransform):
 
     An item takes part in the graph of a modality only if it has it: rows that are missing (``has_<modality>``) or
     zero are neither connected nor found there, and an item's weights :math:`w_m` are rescaled to keep their sum over
-    the modalities that it has. Similarities closer than :math:`2^{-20}` are a tie; the lowest id wins, and the item
-    itself always comes first.
+    the modalities that it has. Ties go to the lowest id, but the item itself always
+    comes first.
 
     The exact search takes memory for :math:`k` neighbours an item and ``chunk_size`` rows of similarities, never for
     :math:`|\mathcal{I}|^2` similarities.
@@ -82,9 +84,8 @@ class ItemKNNGraph(BaseTransform):
             ids = present[name].nonzero().view(-1)
             if len(ids) == 0:
                 continue
-            x = modality_features(data, name)[0][ids].float()
-            x /= x.abs().amax(dim=1, keepdim=True)  # no row is too short or too long to be normalised
-            x /= x.norm(dim=1, keepdim=True)
+            x = modality_features(data, name)[0].float()
+            x = x if len(ids) == len(x) else x[ids]
             row, col = self._search(x.numpy())  # target, neighbour
             degree = np.bincount(row, minlength=len(ids))
             target = ids[torch.from_numpy(row)]
@@ -118,6 +119,7 @@ class ItemKNNGraph(BaseTransform):
         k = min(self.k, len(x))
         if self.index is None:
             return np.repeat(np.arange(len(x)), k), exact_knn(x, k, self.chunk_size).ravel()
+        x = _normalise(x)
         index = faiss.index_factory(x.shape[1], self.index, faiss.METRIC_INNER_PRODUCT)
         index.train(x)
         index.add(x)
@@ -139,47 +141,58 @@ class ItemKNNGraph(BaseTransform):
 
 
 def exact_knn(x: Matrix, k: int, chunk_size: int = 4096) -> npt.NDArray[np.int64]:
-    r"""Returns the :math:`k` rows of largest inner product with each row of ``x``, ties broken by lowest id.
+    r"""Returns the :math:`k` rows of largest cosine with each row of ``x``, in no particular order.
+
+    The row itself is always one of them. Where single precision can't tell the last places, they are decided in double
+    precision; what is equal even then (to :math:`2^{-32}`) goes by lowest id.
 
     Args:
-        x (numpy.ndarray): Rows of unit length, float32, :math:`(N, C)`.
-        k (int): The number of neighbours; the row itself always comes first.
+        x (numpy.ndarray): Rows without a zero one, float32, :math:`(N, C)`.
+        k (int): The number of neighbours, the row itself included.
         chunk_size (int, optional): The number of rows searched at once.
 
     Shapes:
         - **output:** :math:`(N, k)`, int64
     """
     n = len(x)
-    width = min(k + 1, n)
+    if k == n:
+        return np.tile(np.arange(n), (n, 1))
+    unit = _normalise(x)
     out = np.empty((n, k), dtype=np.int64)
     for start in range(0, n, chunk_size):
-        query = x[start : start + chunk_size]
-        self_ = np.arange(start, start + len(query))
-        sim, ids = faiss.knn(query, x, width, metric=faiss.METRIC_INNER_PRODUCT)
-        out[self_] = _order(sim, ids, self_)[:, :k]
-        if width == n:
-            continue
-        # The last place is contested: look at all that tie with it.
-        level = _quantise(sim)
-        tied = (level[:, -1] == level[:, -2]).nonzero()[0]
+        ids = np.arange(start, min(start + chunk_size, n))
+        sim, found = faiss.knn(unit[ids], unit, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+        out[ids] = found[:, :k]
+        contested = sim[:, k - 1] - sim[:, k] <= 2 * TOLERANCE
+        contested |= (found[:, :k] != ids[:, None]).all(axis=1)  # crowded out by duplicates
+        rows, limit = ids[contested], sim[contested, k - 1]
         block = max(1, chunk_size * k // n)
-        for lo in range(0, len(tied), block):
-            rows = tied[lo : lo + block]
-            sim = query[rows] @ x.T
-            out[self_[rows]] = _order(sim, np.broadcast_to(np.arange(n), sim.shape), self_[rows])[:, :k]
+        for lo in range(0, len(rows), block):
+            part = slice(lo, lo + block)
+            out[rows[part]] = _decide(x, unit, rows[part], limit[part], k)
     return out
 
 
-def _quantise(sim: Matrix) -> npt.NDArray[np.int64]:
-    return np.rint(sim.astype(np.float64) * 2**20).astype(np.int64)
+def _decide(x: Matrix, unit: Matrix, rows: npt.NDArray[np.int64], limit: Matrix, k: int) -> npt.NDArray[np.int64]:
+    r"""Returns the neighbours of the given rows, whose :math:`k`-th similarity is about ``limit``."""
+    sim = unit[rows] @ unit.T
+    np.put_along_axis(sim, rows[:, None], np.inf, axis=1)  # the row itself comes first
+    row, col = np.nonzero(sim >= limit[:, None] - 2 * TOLERANCE)
+    level = np.full(len(row), np.iinfo(np.int64).max)
+    close = sim[row, col] <= limit[row] + 2 * TOLERANCE
+    pairs = np.flatnonzero(close)
+    step = max(1, 2**22 // x.shape[1])
+    for lo in range(0, len(pairs), step):
+        at = pairs[lo : lo + step]
+        a, b = _normalise(x[rows[row[at]]].astype(np.float64)), _normalise(x[col[at]].astype(np.float64))
+        level[at] = np.rint((a * b).sum(axis=1) * 2**32)
+    order = np.lexsort((col, -level, row))
+    row, col = row[order], col[order]
+    start = np.searchsorted(row, np.arange(len(rows)))
+    return col[start[:, None] + np.arange(k)]
 
 
-def _order(sim: Matrix, ids: npt.NDArray[np.int64], self_: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    level = _quantise(sim)
-    level[ids == self_[:, None]] = np.iinfo(np.int64).max
-    missing = ~(ids == self_[:, None]).any(axis=1)  # crowded out by more than k duplicates
-    if missing.any():
-        ids = ids.copy()
-        ids[missing, -1] = self_[missing]
-        level[missing, -1] = np.iinfo(np.int64).max
-    return np.take_along_axis(ids, np.lexsort((ids, -level), axis=1), axis=1)
+def _normalise(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    x = x / np.abs(x).max(axis=1, keepdims=True)  # no row is too short or too long
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x
