@@ -1,3 +1,4 @@
+import warnings
 from copy import copy
 from typing import Any, Literal, get_args
 
@@ -93,7 +94,9 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, size: tuple[int, int], la
     if layout == 'csr':
         ptr = torch.zeros(size[1] + 1, dtype=torch.long, device=target.device)
         torch.cumsum(torch.bincount(target, minlength=size[1]), dim=0, out=ptr[1:])
-        return torch.sparse_csr_tensor(ptr, source, value, size=(size[1], size[0]), check_invariants=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta state')
+            return torch.sparse_csr_tensor(ptr, source, value, size=(size[1], size[0]), check_invariants=False)
     if layout == 'SparseTensor':
         try:
             from torch_sparse import SparseTensor

@@ -1,0 +1,64 @@
+r"""Runs the scripts as a user would."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.typing import INTERACTS
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*args: str) -> str:
+    result = subprocess.run([sys.executable, *args], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    'script', ['examples/demo.py', 'examples/lirdrec_amazon.py', 'benchmarks/speed/train_epoch.py']
+)
+def test_help_explains_itself(script):
+    out = run(script, '--help')
+    assert 'usage:' in out
+    assert f'python {script}' in out
+
+
+def test_lirdrec_amazon_on_a_folder(tmp_path):
+    data = FakeMultimodal(num_users=40, num_items=60, seed=0)[0]
+    folder = tmp_path / 'shop'
+    folder.mkdir()
+    triples = zip(*data[INTERACTS].edge_index.tolist(), data[INTERACTS].split.tolist(), strict=True)
+    lines = ['userID\titemID\tx_label', *('\t'.join(map(str, triple)) for triple in triples)]
+    (folder / 'shop.inter').write_text('\n'.join(lines) + '\n')
+    for name in ('image', 'text'):
+        np.save(folder / f'{name}_feat.npy', data['item'][f'x_{name}'].numpy())
+    rows = tmp_path / 'rows.csv'
+    args = [
+        'examples/lirdrec_amazon.py',
+        '--root',
+        str(tmp_path),
+        '--name',
+        'shop',
+        '--epochs',
+        '2',
+        '--rows',
+        str(rows),
+    ]
+    assert 'seed 1: best epoch' in run(*args, '--seeds', '0', '1')
+    out = run(*args, '--seeds', '0', '1')
+    assert 'seed 0: found in' in out
+    assert '(2 seeds)' in out
+    with rows.open(newline='') as file:
+        table = list(csv.DictReader(file))
+    assert [row['seed'] for row in table] == ['0', '1']
+    assert all(0 <= float(row['test_recall@20']) <= 1 for row in table)
+
+
+def test_train_epoch_quick():
+    assert 'epoch_and_validation_s' in run('benchmarks/speed/train_epoch.py', '--quick')
