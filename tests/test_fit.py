@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from lirdrec_pyg import Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
+from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.fit import load_checkpoint, save_atomically
+from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
 
 KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
 
@@ -49,6 +51,25 @@ def test_interrupted_and_resumed_is_uninterrupted(views, tmp_path, stop):
 
     loaded = load_model(LIRDRec, path)
     assert torch.equal(loaded.encode(train).item, whole.encode(train).item)
+
+
+@pytest.mark.parametrize('cls', [LIRDRec, LightGCN])
+def test_runs_with_two_threads_are_bit_equal(cls):
+    # The size is such that kernels run in parallel, and a batch holds each user often.
+    data = ItemKNNGraph(k=5)(DCT()(FakeMultimodal(num_users=300, num_items=600, seed=0)[0]))
+    train = InteractionGraph()(RandomSplit(seed=0)(data)[0])
+    histories, states = [], []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(3):
+            model = cls.from_data(train, seed=0)
+            histories.append(rows(fit(model, train, epochs=2, batch_size=2048, lr=1e-2, progress=False)))
+            states.append(model.state_dict())
+    finally:
+        torch.set_num_threads(1)
+    assert histories[0] == histories[1] == histories[2]
+    for state in states[1:]:
+        assert all(torch.equal(value, state[key]) for key, value in states[0].items())
 
 
 def test_early_stopping_restores_the_best_weights(views):

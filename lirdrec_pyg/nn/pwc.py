@@ -145,7 +145,7 @@ class PWC(Module):
         pred = torch.cat([net(x[:, v]) for v, net in enumerate(self.nets)], dim=-1)
         if self.variant == 'attention':
             return pred.softmax(dim=-1)
-        theta = self.theta if index is None else self.theta[index]
+        theta = self.theta if index is None else self.theta.index_select(0, index)
         if self.variant == 'released':
             weight = F.softmax(self._gate * pred + (1 - self._gate) * theta, dim=-1)
         else:

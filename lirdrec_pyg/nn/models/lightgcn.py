@@ -70,12 +70,12 @@ class LightGCN(Recommender):
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         z_user, z_item = self.encode(data)
-        u = z_user[user]
-        loss = bpr_loss((u * z_item[pos]).sum(dim=-1), (u * z_item[neg]).sum(dim=-1))
+        u, i, j = z_user.index_select(0, user), z_item.index_select(0, pos), z_item.index_select(0, neg)
+        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         if 'n_id' in data[USER]:
             user, pos, neg = data[USER].n_id[user], data[ITEM].n_id[pos], data[ITEM].n_id[neg]
-        penalty = self.user[user].square().sum() + self.item[pos].square().sum() + self.item[neg].square().sum()
-        return loss + self.reg_weight * penalty / (2 * len(user))
+        rows = self.user.index_select(0, user), self.item.index_select(0, torch.cat([pos, neg]))
+        return loss + self.reg_weight * sum(row.square().sum() for row in rows) / (2 * len(user))
 
     def __repr__(self) -> str:
         return (

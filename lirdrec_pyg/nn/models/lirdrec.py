@@ -133,7 +133,7 @@ class LIRDRec(Recommender):
             views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
         views.append(self.shared_encoder(spectrum))
         item = F.normalize(torch.stack(views, dim=1), dim=-1).flatten(1)  # [I, V * d]
-        user = self.user if user_id is None else self.user[user_id]
+        user = self.user if user_id is None else self.user.index_select(0, user_id)
         user = F.normalize(user, dim=-1).flatten(1)  # [U, V * d]
 
         user, item = self.propagation(user, item, to_item, to_user)
@@ -155,8 +155,9 @@ class LIRDRec(Recommender):
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         z_user, z_item = self.encode(data)
-        u = z_user[user]
-        loss = bpr_loss((u * z_item[pos]).sum(dim=-1), (u * z_item[neg]).sum(dim=-1))
+        # Not z_user[user]: the backward pass of indexing adds in any order, and runs would differ in the last bits.
+        u, i, j = z_user.index_select(0, user), z_item.index_select(0, pos), z_item.index_select(0, neg)
+        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         return loss + self.reg_weight * mean_square_norm(z_user, z_item)
 
     def on_epoch_start(self, epoch: int) -> None:
