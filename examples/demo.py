@@ -59,10 +59,9 @@ def main() -> None:
     embeddings = models['LIRDRec'][0].encode(train)
     test[INTERACTS].edge_label_index = left_out
     recall = evaluate(embeddings, test, k=10, metrics=['recall'], candidates=new_items)['recall@10']
-    print(
-        f'\nOf the films left out that a user liked, LIRDRec ranks {recall:.0%} among the first 10 of {new_items.sum()}\n'
-        f'(chance: {10 / new_items.sum():.0%}); the other two know nothing about them.'
-    )
+    num_new = int(new_items.sum())
+    print(f'\nOf the films left out that a user liked, LIRDRec ranks {recall:.0%} among the first 10 of {num_new}')
+    print(f'(chance: {10 / num_new:.0%}); the other two models know nothing about them.')
     user, item = train[INTERACTS].edge_index
     for raw in args.users:
         node = data[USER].raw_id.index(raw)
