@@ -1,5 +1,5 @@
-r"""Writes the README's tables from the rows in ``benchmarks/*/results``: what stands between ``<!-- table: NAME -->`` and
-``<!-- end -->`` is replaced.
+r"""Writes the README's tables from the rows in ``benchmarks/*/results``: replaces what stands between
+``<!-- table: NAME -->`` and ``<!-- end -->``.
 
     python benchmarks/quality/tables.py
     python benchmarks/quality/tables.py --check
