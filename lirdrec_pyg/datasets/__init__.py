@@ -1,5 +1,7 @@
 from lirdrec_pyg.datasets.fake import FakeMultimodal
+from lirdrec_pyg.datasets.interaction_table import InteractionTable
+from lirdrec_pyg.datasets.microlens import MicroLens
 from lirdrec_pyg.datasets.mmrec import MMRecDataset
 from lirdrec_pyg.datasets.movielens import MovieLens100K
 
-__all__ = ['FakeMultimodal', 'MMRecDataset', 'MovieLens100K']
+__all__ = ['FakeMultimodal', 'InteractionTable', 'MMRecDataset', 'MicroLens', 'MovieLens100K']
