@@ -3,8 +3,9 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -56,10 +57,11 @@ def fit(
     *,
     epochs: int = 1000,
     batch_size: int = 2048,
-    lr: float = 1e-4,
-    patience: int = 20,
+    lr: float | None = None,
+    patience: int | None = None,
     monitor: str = 'recall@20',
     seed: int = 0,
+    precision: Literal['fp32', 'bf16'] = 'fp32',
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     history_csv: str | os.PathLike[str] | None = None,
@@ -78,11 +80,14 @@ def fit(
         val (HeteroData, optional): The validation view. Without it, training runs for all epochs. (default: ``None``)
         epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
         batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
-        lr (float, optional): The learning rate. (default: :obj:`1e-4`)
+        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
         patience (int, optional): Stop when the metric was not better for more than that many epochs, as the released
-            implementation of LIRDRec does. (default: :obj:`20`)
+            implementation of LIRDRec does. (default: that of ``model.fit_defaults``)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
+        precision (str, optional): ``'bf16'`` keeps a copy of the features in bfloat16 and takes the products with them
+            in it, the bulk of the work; all weights, the propagation and the loss stay in single precision. It pays
+            where the processor has bfloat16 instructions. (default: ``'fp32'``)
         checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
             that of the last whole epoch. (default: :obj:`None`)
         resume (bool, optional): Continue from ``checkpoint``. (default: :obj:`False`)
@@ -95,12 +100,16 @@ def fit(
         FileNotFoundError: If there is no checkpoint to resume from.
         FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
     """
+    lr = model.fit_defaults['lr'] if lr is None else lr
+    patience = int(model.fit_defaults['patience']) if patience is None else patience
     for name, value in [('epochs', epochs), ('batch_size', batch_size), ('patience', patience), ('lr', lr)]:
         if not value > 0:
             raise ValueError(f"'{name}' needs to be positive (got {value})")
     metric, _, k = monitor.partition('@')
     if not k.isdigit():
         raise ValueError(f"'monitor' needs to be of the form 'recall@20' (got '{monitor}')")
+    if precision not in ('fp32', 'bf16'):
+        raise ValueError(f"'precision' needs to be 'fp32' or 'bf16' (got {precision!r})")
     if resume and checkpoint is None:
         raise ValueError("'resume' needs a 'checkpoint' to resume from (got None)")
 
@@ -114,11 +123,13 @@ def fit(
         return FitResult([], 0, validate())
 
     device = params[0].device
+    if precision == 'bf16':
+        train = _half_features(train)
     sampler = BPRSampler(
         train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
     )
     optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
-    settings = {'batch_size': batch_size, 'lr': lr, 'monitor': monitor, 'seed': seed}
+    settings = {'batch_size': batch_size, 'lr': lr, 'monitor': monitor, 'seed': seed, 'precision': precision}
     header = {
         'format': FORMAT,
         'model': type(model).__name__,
@@ -190,6 +201,14 @@ def fit(
     model.eval()
     last = history[-1]['epoch'] if history else 0
     return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
+
+
+def _half_features(data: HeteroData) -> HeteroData:
+    data = copy(data)
+    for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
+        if name in data[ITEM]:
+            data[ITEM][name] = data[ITEM][name].to(torch.bfloat16)
+    return data
 
 
 def _train_epoch(

@@ -1,3 +1,6 @@
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,3 +26,65 @@ def mean_square_norm(user: Tensor, item: Tensor) -> Tensor:
         - **output:** a scalar
     """
     return user.square().mean() + item.square().mean()
+
+
+def softmax_loss(
+    user: Tensor,
+    item: Tensor,
+    target: Tensor,
+    temperature: float = 0.2,
+    max_elements: int = 2**23,
+) -> Tensor:
+    r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
+    <https://arxiv.org/abs/2201.02327>`_,
+
+    .. math::
+        -\frac{1}{B} \sum_{b=1}^{B} \log \frac{\exp(\mathbf{u}_b^\top \mathbf{i}_{t_b} / \tau)}
+        {\sum_{j=1}^{N} \exp(\mathbf{u}_b^\top \mathbf{i}_j / \tau)} .
+
+    The scores are made in blocks of rows, whose gradients are taken in the same pass: the :math:`B \times N` scores are
+    never in memory at once.
+
+    Args:
+        user (torch.Tensor): The users of a batch, normalised by the caller where the scores should be cosines.
+        item (torch.Tensor): The candidates: all items, or a sample of them.
+        target (torch.Tensor): For each user the row of its positive in ``item``.
+        temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
+        max_elements (int, optional): The number of scores in memory at once. (default: 32 MiB of them)
+
+    Shapes:
+        - **user:** :math:`(B, D)`
+        - **item:** :math:`(N, D)`
+        - **target:** :math:`(B)`
+        - **output:** a scalar
+    """
+    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)))
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, user: Tensor, item: Tensor, target: Tensor, temperature: float, block: int) -> Tensor:
+        grads = torch.is_grad_enabled() or any(ctx.needs_input_grad)
+        grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
+        total = user.new_zeros((), dtype=torch.float64)
+        scale = 1 / (temperature * user.size(0))
+        for start in range(0, user.size(0), block):
+            rows = slice(start, start + block)
+            score = (user[rows] @ item.t()).div_(temperature)
+            t = target[rows].unsqueeze(1)
+            positive = score.gather(1, t)
+            lse = score.logsumexp(dim=1, keepdim=True)
+            total += (lse - positive).sum(dtype=torch.float64)
+            if grads:
+                score.sub_(lse).exp_()
+                score.scatter_add_(1, t, torch.full_like(positive, -1.0))
+                torch.mm(score, item, out=grad_user[rows])
+                grad_item.addmm_(score.t(), user[rows])
+        ctx.save_for_backward(grad_user.mul_(scale), grad_item.mul_(scale))
+        return (total / user.size(0)).to(user.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        grad_user, grad_item = ctx.saved_tensors
+        return grad_user * grad, grad_item * grad, None, None, None

@@ -72,6 +72,30 @@ def test_runs_with_two_threads_are_bit_equal(cls):
         assert all(torch.equal(value, state[key]) for key, value in states[0].items())
 
 
+def test_bf16_follows_fp32(views):
+    train, val, _ = views
+    losses = {}
+    for precision in ('fp32', 'bf16'):
+        model = build(train)
+        result = fit(model, train, val, epochs=5, precision=precision, **KWARGS)
+        losses[precision] = torch.tensor([row['loss'] for row in result.history])
+        assert {param.dtype for param in model.parameters()} == {torch.float32}
+    assert train['item'].x_image.dtype == torch.float32
+    assert not torch.equal(losses['bf16'], losses['fp32'])
+    assert torch.allclose(losses['bf16'], losses['fp32'], rtol=1e-2)
+
+
+def test_learning_rate_and_patience_are_the_models_own(views):
+    train, val, _ = views
+    kwargs = KWARGS | {'lr': None}
+    for model, lr in [(build(train), 1e-4), (LightGCN.from_data(train, seed=0), 1e-3)]:
+        same = type(model)(**model.hparams)
+        same.load_state_dict(model.state_dict())
+        assert rows(fit(model, train, val, epochs=2, **kwargs)) == rows(
+            fit(same, train, val, epochs=2, **kwargs | {'lr': lr})
+        )
+
+
 def test_early_stopping_restores_the_best_weights(views):
     train, val, _ = views
     model = build(train)
@@ -146,6 +170,8 @@ def test_nan_loss_stops_with_epoch_step_and_tensor(views):
 
 
 def test_refuses_arguments(views):
+    with pytest.raises(ValueError, match="'precision' needs to be 'fp32' or 'bf16' \\(got 'fp16'\\)"):
+        fit(build(views[0]), views[0], precision='fp16')
     train = views[0]
     for name in ('epochs', 'batch_size', 'patience', 'lr'):
         with pytest.raises(ValueError, match=rf"'{name}' needs to be positive \(got 0\)"):

@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch.nn import ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss, mean_square_norm
+from lirdrec_pyg.losses import bpr_loss, mean_square_norm, softmax_loss
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
@@ -31,6 +31,9 @@ class LIRDRec(Recommender):
     It is trained by BPR on inner products plus :math:`\lambda (\mathrm{mean}(\mathbf{U}^2) +
     \mathrm{mean}(\mathbf{I}^2))`. No parameter has a row per item: items without interactions are served like others.
 
+    With ``loss='softmax'``, ours and not the paper's, all embeddings are normalised, so that scores are cosines,
+    and BPR gives way to the :func:`~lirdrec_pyg.losses.softmax_loss`, which needs far fewer epochs.
+
     Args:
         num_users (int): The number of users.
         in_channels (mapping of str to int): The width of each modality, in the data's order.
@@ -42,6 +45,11 @@ class LIRDRec(Recommender):
         pwc_init (float, optional): Its :math:`a_0`. (default: :obj:`0.9`)
         pwc_decay (float, optional): Its :math:`b`. (default: :obj:`0.9`)
         pwc_rate (float, optional): Its :math:`\tau`. (default: :obj:`0.1`)
+        dropout (float, optional): The dropout probability within the encoders. (default: :obj:`0.0`)
+        loss (str, optional): The objective, ``'bpr'`` or ``'softmax'``. (default: ``'bpr'``)
+        temperature (float, optional): The temperature of the softmax. (default: :obj:`0.2`)
+        num_negatives (int or str, optional): The negatives of the softmax, which the users of a batch share: ``'batch'``
+            for one another's positives, or a number of uniform items beside these. (default: all items)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, |V| d)`
@@ -60,6 +68,10 @@ class LIRDRec(Recommender):
         pwc_init: float = 0.9,
         pwc_decay: float = 0.9,
         pwc_rate: float = 0.1,
+        dropout: float = 0.0,
+        loss: Literal['bpr', 'softmax'] = 'bpr',
+        temperature: float = 0.2,
+        num_negatives: int | Literal['batch'] | None = None,
     ) -> None:
         super().__init__(
             num_users=num_users,
@@ -72,20 +84,34 @@ class LIRDRec(Recommender):
             pwc_init=pwc_init,
             pwc_decay=pwc_decay,
             pwc_rate=pwc_rate,
+            dropout=dropout,
+            loss=loss,
+            temperature=temperature,
+            num_negatives=num_negatives,
         )
         if len(in_channels) == 0:
             raise ValueError("'in_channels' needs at least one modality (got none)")
+        if loss not in ('bpr', 'softmax'):
+            raise ValueError(f"'loss' needs to be 'bpr' or 'softmax' (got {loss!r})")
+        if temperature <= 0:
+            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
+        if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
+            raise ValueError(f"'num_negatives' needs to be positive, 'batch' or None (got {num_negatives!r})")
         self.num_users = num_users
         self.in_channels = dict(in_channels)
         self.hidden_channels = hidden_channels
         self.reg_weight = reg_weight
+        self.objective = loss
+        self.temperature = temperature
+        self.num_negatives = num_negatives
         self.num_views = len(in_channels) + 1
 
         self.user = Parameter(torch.empty(num_users, self.num_views, hidden_channels))
+        d = hidden_channels
         self.encoders = ModuleDict(
-            {name: ModalityEncoder(width, 4 * hidden_channels, hidden_channels) for name, width in in_channels.items()}
+            {name: ModalityEncoder(width, 4 * d, d, dropout) for name, width in in_channels.items()}
         )
-        self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * hidden_channels, hidden_channels)
+        self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * d, d, dropout)
         self.propagation = Propagation(num_layers, num_item_layers)
         self.pwc = PWC(hidden_channels, self.num_views, num_users, pwc, pwc_init, pwc_decay, pwc_rate)
         self.reset_parameters()
@@ -142,6 +168,10 @@ class LIRDRec(Recommender):
         return Embeddings(self.pwc(user.unflatten(1, (self.num_views, -1)), user_id), item)
 
     def encode(self, data: HeteroData) -> Embeddings:
+        out = self._encode(data)
+        return out if self.objective == 'bpr' else Embeddings(*(F.normalize(z, dim=-1) for z in out))
+
+    def _encode(self, data: HeteroData) -> Embeddings:
         xs, masks = {}, {}
         for name, width in self.in_channels.items():
             xs[name], masks[name] = modality_features(data, name)
@@ -154,11 +184,31 @@ class LIRDRec(Recommender):
         return self(xs, spectrum, *edges(data), masks, user_id)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        z_user, z_item = self.encode(data)
+        z_user, z_item = self._encode(data)
         # Not z_user[user]: the backward pass of indexing adds in any order, and runs would differ in the last bits.
-        u, i, j = z_user.index_select(0, user), z_item.index_select(0, pos), z_item.index_select(0, neg)
-        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
+        u = z_user.index_select(0, user)
+        if self.objective == 'bpr':
+            i, j = z_item.index_select(0, pos), z_item.index_select(0, neg)
+            loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
+        else:
+            items, target = self._candidates(pos, z_item.size(0))
+            i = z_item if items is None else z_item.index_select(0, items)
+            loss = softmax_loss(F.normalize(u, dim=-1), F.normalize(i, dim=-1), target, self.temperature)
         return loss + self.reg_weight * mean_square_norm(z_user, z_item)
+
+    def _candidates(self, pos: Tensor, num_items: int) -> tuple[Tensor | None, Tensor]:
+        r"""Returns the items of the softmax (``None``: all), and where among them the positives are."""
+        if self.num_negatives is None:
+            return None, pos
+        items, target = pos.unique(return_inverse=True)
+        if self.num_negatives == 'batch':
+            return items, target
+        drawn = torch.randint(num_items, (self.num_negatives,), device=pos.device)
+        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target
+
+    @property
+    def fit_defaults(self) -> dict[str, float]:
+        return {'lr': 1e-4, 'patience': 20} if self.objective == 'bpr' else {'lr': 1e-3, 'patience': 10}
 
     def on_epoch_start(self, epoch: int) -> None:
         self.pwc.on_epoch_start(epoch)

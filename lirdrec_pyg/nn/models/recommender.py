@@ -22,6 +22,12 @@ class Recommender(Module, ABC):
         super().__init__()
         self.hparams: dict[str, Any] = hparams
 
+    @property
+    def fit_defaults(self) -> dict[str, float]:
+        r"""The learning rate ``lr`` and the ``patience`` that suit the model; :func:`~lirdrec_pyg.fit` takes these
+        where it is given none."""
+        return {'lr': 1e-3, 'patience': 20}
+
     @classmethod
     def from_data(cls, data: HeteroData, seed: int | None = None, **kwargs: Any) -> Self:
         r"""Builds the model that fits the given data.

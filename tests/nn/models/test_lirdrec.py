@@ -144,3 +144,37 @@ def _official(model):
         names += [f'fusion_module.weco_{net}.{fc}.{n}' for fc in ('fc1', 'fc2') for n in ('weight', 'bias')]
         state |= dict.fromkeys(names, torch.zeros(1))
     return state
+
+
+def test_softmax_objective(views):
+    train = views[0]
+    user, pos = train[INTERACTS].edge_index[:, :20]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', temperature=0.5, reg_weight=0.0)
+    z = model.encode(train)
+    assert torch.allclose(z.user.norm(dim=1), torch.ones(64))
+    assert torch.allclose(z.item.norm(dim=1), torch.ones(48))
+    expected = torch.nn.functional.cross_entropy(z.user[user] @ z.item.t() / 0.5, pos)
+    assert torch.allclose(model.loss(train, user, pos, pos), expected)
+
+    model.num_negatives = 'batch'
+    items = pos.unique()
+    expected = torch.nn.functional.cross_entropy(
+        z.user[user] @ z.item[items].t() / 0.5, torch.searchsorted(items, pos)
+    )  # fmt: skip
+    assert torch.allclose(model.loss(train, user, pos, pos), expected)
+    model.num_negatives = 10_000  # so many that each item is among them
+    assert model.loss(train, user, pos, pos) > expected
+    assert model.fit_defaults == {'lr': 1e-3, 'patience': 10}
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'message'),
+    [
+        ({'loss': 'hinge'}, "'loss' needs to be 'bpr' or 'softmax' \\(got 'hinge'\\)"),
+        ({'temperature': 0}, "'temperature' needs to be positive \\(got 0\\)"),
+        ({'num_negatives': 0}, "'num_negatives' needs to be positive, 'batch' or None \\(got 0\\)"),
+    ],
+)
+def test_refuses_objectives(views, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        LIRDRec.from_data(views[0], **kwargs)

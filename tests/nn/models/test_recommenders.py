@@ -15,6 +15,9 @@ CASES = {
     'LIRDRec-attention': (LIRDRec, {'hidden_channels': 8, 'pwc': 'attention', 'num_item_layers': 0}),
     'LIRDRec-static': (LIRDRec, {'hidden_channels': 8, 'pwc': 'static'}),
     'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'pwc': 'uniform'}),
+    'LIRDRec-softmax': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'dropout': 0.3}),
+    'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 'batch'}),
+    'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 20}),
     'LightGCN': (LightGCN, {'hidden_channels': 8}),
     'Popularity': (Popularity, {}),
 }
@@ -53,15 +56,14 @@ def test_embeddings_and_gradients(name, views):
 @pytest.mark.parametrize('name', CASES)
 def test_layout_and_edge_order_do_not_matter(name, layout, data):
     train = FixedSplit()(data)[0]
-    expected = build(name, train).encode(InteractionGraph()(train))
+    expected = build(name, train).eval().encode(InteractionGraph()(train))
     perm = torch.randperm(train[INTERACTS].edge_index.size(1))
     train[INTERACTS].edge_index = train[INTERACTS].edge_index[:, perm]
     perm = torch.randperm(train[SIMILAR_TO].edge_index.size(1))
     train[SIMILAR_TO].edge_index = train[SIMILAR_TO].edge_index[:, perm]
     train[SIMILAR_TO].edge_weight = train[SIMILAR_TO].edge_weight[perm]
     train = InteractionGraph(layout)(train)
-    model = build(name, train)
-    out = model.encode(train)
+    out = build(name, train).eval().encode(train)
     assert torch.allclose(out.user, expected.user, atol=1e-5)
     assert torch.allclose(out.item, expected.item, atol=1e-5)
 
