@@ -1,0 +1,244 @@
+r"""The datasets of the benchmarks with their splits, and what is done with the content of their items.
+
+``--root`` holds one folder for each dataset; see :data:`DATASETS`. Text features that do not come with the data are
+computed on first use by all-MiniLM-L6-v2 (or by the encoder that the environment variable ``TEXT_ENCODER`` names) and
+kept in ``<root>/features`` (or in the folder that ``FEATURES`` names).
+"""
+
+import functools
+import json
+import os
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.fft import dct, dctn
+from torch import Tensor
+from torch_geometric.data import HeteroData
+from torch_geometric.transforms import BaseTransform
+
+from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
+from lirdrec_pyg.nn import LIRDRec
+from lirdrec_pyg.transforms import FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
+from lirdrec_pyg.typing import ITEM, modalities
+
+PUBLISHED = ('baby', 'sports', 'clothing', 'elec', 'microlens')  # folders of the MMRec framework
+
+
+def features_folder(root: Path, name: str) -> Path:
+    r"""Returns the folder in which the features of a dataset are kept."""
+    return Path(os.environ.get('FEATURES', root / 'features')) / name
+
+
+def scientific(root: Path) -> HeteroData:
+    r"""Industrial & Scientific 2018 with CLIP image and text features: a folder of the MMRec format."""
+    cache = features_folder(root, 'cache')
+    return MMRecDataset(str(root / 'amazon_scientific_2018'), 'scientific', cache_dir=str(cache))[0]
+
+
+def scientific_text(root: Path) -> HeteroData:
+    r"""A larger Industrial & Scientific 2018 with texts: histories and items as JSON."""
+    folder = root / 'amazon_scientific_2018_text'
+    histories = json.loads((folder / 'Scientific.inter.json').read_text())
+    items = json.loads((folder / 'Scientific.item.json').read_text())
+    orders = [(user, item, time) for user, history in histories.items() for time, item in enumerate(history)]
+    catalogue = pd.DataFrame.from_dict(items, orient='index').rename_axis('item').reset_index()
+    table = InteractionTable(
+        pd.DataFrame(orders, columns=['user', 'item', 'time']),
+        catalogue,
+        time='time',
+        text=['title', 'brand', 'description', 'categories'],
+    )
+    return table.to_hetero_data({'text': encoded(table.texts, features_folder(root, 'scientific_text'))})
+
+
+def movielens(root: Path) -> HeteroData:
+    r"""MovieLens-100K, ratings of at least 4: TF-IDF of title and genres, and genres with the decade."""
+    wheels = sorted(root.glob('recbole-*.whl'))
+    return MovieLens100K(str(root / 'ml-100k'), wheel=str(wheels[0]) if wheels else None)[0]
+
+
+def microlens_50k(root: Path) -> HeteroData:
+    r"""MicroLens-50k: the titles by a sentence encoder, and the words of the titles (latent semantic analysis)."""
+    folder = features_folder(root, 'microlens_50k')
+    data = MicroLens(str(root / 'microlens_50k'), cache_dir=str(folder))[0]
+    text, has = encoded(data[ITEM].title, folder)
+    path = folder / 'word_feat.npy'
+    if not path.is_file():
+        np.save(path, latent_words(data[ITEM].title, 128))
+    data[ITEM].x_text, data[ITEM].x_word = text, torch.from_numpy(np.load(path))
+    if not has.all():
+        data[ITEM].has_text = has
+    return data
+
+
+def fake(root: Path) -> HeteroData:
+    r"""A small generated dataset, for tests."""
+    return FakeMultimodal(num_users=200, num_items=120, seed=0)[0]
+
+
+DATASETS = {
+    'scientific': (scientific, FixedSplit()),
+    'scientific_text': (scientific_text, LeaveLastOut()),
+    'movielens': (movielens, RandomSplit(seed=0)),
+    'microlens_50k': (microlens_50k, LeaveLastOut()),
+    'fake': (fake, FixedSplit()),
+}
+
+
+@functools.cache
+def load(name: str, root: Path) -> HeteroData:
+    r"""Returns a dataset before any split, with features alone."""
+    if name in PUBLISHED:
+        return MMRecDataset(str(root), name)[0]
+    if name not in DATASETS:
+        raise ValueError(f"unknown dataset '{name}' (there are {sorted((*DATASETS, *PUBLISHED))})")
+    return DATASETS[name][0](root)
+
+
+def split(name: str) -> BaseTransform:
+    r"""Returns the split of a dataset."""
+    return FixedSplit() if name in PUBLISHED else DATASETS[name][1]
+
+
+def content(
+    data: HeteroData,
+    transform: str = 'dct',
+    k: int = 10,
+    weights: dict[str, float] | None = None,
+    drop: float = 0.0,
+    fill: str = 'mask',
+    item_graph: str = 'knn',
+    seed: int = 0,
+) -> HeteroData:
+    r"""Returns data with what the shared encoder reads and with the item graph.
+
+    Args:
+        data (HeteroData): Data with features.
+        transform (str, optional): What is done to the features for the shared encoder; see :class:`Spectrum`.
+        k (int, optional): The neighbours in the item graph; 0 leaves it out.
+        weights (dict, optional): The weight of each modality in it. (default: equal; image 0.1 and text 0.9)
+        drop (float, optional): The share of items whose image is taken away.
+        fill (str, optional): ``'mask'`` marks these as missing, ``'mean'`` gives them the mean of the others.
+        item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
+        seed (int, optional): The seed of all this.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if drop:
+        data = without_images(data, drop, fill, generator)
+    names = modalities(data)
+    if weights is None:
+        weights = (
+            {'image': 0.1, 'text': 0.9} if set(names) == {'image', 'text'} else dict.fromkeys(names, 1 / len(names))
+        )
+    data = Spectrum(transform, seed=seed)(data)
+    if k == 0:
+        return data
+    data = ItemKNNGraph(k=k, weights=weights)(data)
+    if item_graph == 'shuffled':
+        store = data['item', 'similar_to', 'item']
+        perm = torch.randperm(data[ITEM].num_nodes, generator=generator)
+        store.edge_index = torch.stack([store.edge_index[0], perm[store.edge_index[1]]])
+    return data
+
+
+def without_images(data: HeteroData, share: float, fill: str, generator: torch.Generator) -> HeteroData:
+    r"""Takes the image away from a random share of the items."""
+    data = copy(data)
+    x = data[ITEM].x_image.clone()
+    has = torch.ones(len(x), dtype=torch.bool)
+    has[torch.randperm(len(x), generator=generator)[: round(share * len(x))]] = False
+    x[~has] = x[has].mean(dim=0) if fill == 'mean' else 0
+    data[ITEM].x_image = x
+    if fill == 'mask':
+        data[ITEM].has_image = has
+    return data
+
+
+class Spectrum(BaseTransform):
+    r"""What the shared encoder reads, made of each modality: ``'dct'`` along the features (the released code),
+    ``'dct2'`` over items and features (as the paper writes it), ``'none'``, a random ``'rotation'``, principal
+    components (``'pca'``) or these scaled to variance one (``'whiten'``)."""
+
+    def __init__(self, kind: str, seed: int = 0) -> None:
+        if kind not in ('dct', 'dct2', 'none', 'rotation', 'pca', 'whiten'):
+            raise ValueError(f"unknown 'transform' '{kind}'")
+        self.kind = kind
+        self.seed = seed
+
+    def forward(self, data: HeteroData) -> HeteroData:
+        data = copy(data)
+        blocks = []
+        for name in modalities(data):
+            block = self._transform(data[ITEM][f'x_{name}'])
+            has = data[ITEM].get(f'has_{name}')
+            blocks.append(block if has is None else block * has.unsqueeze(1))
+        data[ITEM].spectrum = torch.cat(blocks, dim=1)
+        return data
+
+    def _transform(self, x: Tensor) -> Tensor:
+        if self.kind == 'none':
+            return x
+        if self.kind == 'rotation':
+            generator = torch.Generator().manual_seed(self.seed)
+            return x @ torch.linalg.qr(torch.randn(x.size(1), x.size(1), generator=generator)).Q
+        if self.kind in ('dct', 'dct2'):
+            array = x.numpy()
+            out = dct(array, norm='ortho', axis=1) if self.kind == 'dct' else dctn(array, norm='ortho')
+            return torch.from_numpy(np.ascontiguousarray(out, dtype=np.float32))
+        centred = x - x.mean(dim=0)
+        u, s, _ = torch.linalg.svd(centred, full_matrices=False)
+        if self.kind == 'whiten':  # scaled so that the whole keeps its norm
+            kept = s > 1e-4 * s[0]
+            return u * kept * (s.square().sum() / kept.sum()).sqrt()
+        return u * s
+
+
+def encoded(texts: list[str], folder: Path) -> tuple[Tensor, Tensor]:
+    r"""Returns the features of texts and which of them are not empty, computed once."""
+    from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
+
+    encoder = SentenceTransformerEncoder(os.environ.get('TEXT_ENCODER', 'sentence-transformers/all-MiniLM-L6-v2'))
+    out = encode_texts(texts, encoder, folder)
+    return out.x, out.has
+
+
+def latent_words(texts: list[str], width: int) -> np.ndarray[Any, Any]:
+    r"""Returns the leading left singular vectors of the TF-IDF matrix of the texts' words, times their values."""
+    import re
+
+    from scipy.sparse import csr_array
+    from scipy.sparse.linalg import svds
+
+    documents = [re.findall(r'\w+', text.lower()) for text in texts]
+    vocabulary = {word: i for i, word in enumerate(sorted({word for words in documents for word in words}))}
+    row = np.repeat(np.arange(len(documents)), [len(words) for words in documents])
+    column = np.array([vocabulary[word] for words in documents for word in words])
+    counts = csr_array((np.ones(len(row)), (row, column)), shape=(len(texts), len(vocabulary)))
+    frequency = np.bincount(counts.indices, minlength=len(vocabulary))
+    matrix = counts.multiply(np.log((1 + len(texts)) / (1 + frequency)) + 1).tocsr()
+    norm = np.sqrt(matrix.multiply(matrix).sum(axis=1))
+    matrix = matrix.multiply(1 / np.maximum(norm, 1e-12)[:, None]).tocsr()
+    u, s, _ = svds(matrix, k=width, v0=np.ones(min(matrix.shape)))
+    return (u * s)[:, ::-1].astype(np.float32).copy()
+
+
+class LearnedRotation(LIRDRec):
+    r"""LIRDRec whose shared encoder reads an orthogonal transform of the features that is learned: the open question
+    whether a fixed one is worse. Use it with ``transform='none'``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        width = sum(self.in_channels.values())
+        rotation = torch.nn.Linear(width, width, bias=False)
+        torch.nn.init.eye_(rotation.weight)
+        self.rotation = torch.nn.utils.parametrizations.orthogonal(rotation, orthogonal_map='cayley')
+
+    def forward(self, xs: Any, spectrum: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(xs, self.rotation(spectrum), *args, **kwargs)
+
+
+MODELS = {'LearnedRotation': LearnedRotation}

@@ -1,0 +1,199 @@
+r"""Trains a model on a dataset for some seeds and appends a CSV row for each: all metrics, settings and versions. A row
+that exists is not run again, so an interrupted queue goes on where it was.
+
+    python benchmarks/quality/run.py --root data --dataset scientific --model LIRDRec --seeds 0 1 2
+    python benchmarks/quality/run.py --root data --dataset scientific --model LightGCN --set fit.lr=1e-2
+    python benchmarks/quality/run.py --root data --experiment ablation --dataset scientific
+
+A setting is one of the model's constructor (``model.``), of ``fit`` (``fit.``) or of the content (``content.``: ``k``
+and ``weights`` of the item graph, and ``transform``, what the shared encoder reads). Experiments are lists of jobs, see
+``experiments.py``; datasets are in ``catalogues.py``.
+"""
+
+import argparse
+import copy
+import csv
+import fcntl
+import json
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import catalogues
+import torch
+import torch_geometric
+from torch_geometric.data import HeteroData
+
+import lirdrec_pyg
+from lirdrec_pyg import Recommender, evaluate, fit, nn
+from lirdrec_pyg.transforms import InteractionGraph
+
+ROWS = Path(__file__).parent / 'results' / 'runs.csv'
+KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
+METRICS = ['recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage']
+KS = [5, 10, 20, 50]
+Job = dict[str, Any]
+
+
+def job(
+    dataset: str,
+    model: str = 'LIRDRec',
+    seed: int = 0,
+    settings: dict[str, dict[str, Any]] | None = None,
+    experiment: str = '',
+    variant: str = '',
+) -> Job:
+    r"""Returns what :func:`run` needs: what to train, on what, with which settings."""
+    return {
+        'experiment': experiment,
+        'variant': variant,
+        'dataset': dataset,
+        'model': model,
+        'seed': seed,
+        'settings': settings or {},
+    }
+
+
+def views(job: Job, root: Path, test: bool) -> tuple[HeteroData, ...]:
+    r"""Returns the training and the validation view of a job; only with ``test`` the test view, too."""
+    settings = job['settings']
+    data = catalogues.load(job['dataset'], root)
+    train, val, held_out = catalogues.split(job['dataset'])(data)
+    train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
+    train = InteractionGraph()(train)
+    return (train, val, held_out) if test else (train, val)
+
+
+def build(job: Job, train: HeteroData) -> Recommender:
+    r"""Returns the model of a job in its initial state."""
+    cls = catalogues.MODELS.get(job['model']) or getattr(nn, job['model'])
+    return cls.from_data(train, seed=job['seed'], **job['settings'].get('model', {}))
+
+
+def run(job: Job, root: Path) -> dict[str, Any]:
+    r"""Trains and tests, and returns the row."""
+    train, val, test = views(job, root, test=True)
+    model = build(job, train)
+    clock = time.perf_counter()
+    result = fit(model, train, val, seed=job['seed'], progress=False, **job['settings'].get('fit', {}))
+    seconds = time.perf_counter() - clock
+    row = key(job)
+    row |= {'best_epoch': result.best_epoch, 'epochs': len(result.history), 'seconds': round(seconds, 1)}
+    with torch.no_grad():
+        embeddings = model.encode(train)
+    for name, view in [('val', val), ('test', test)]:
+        row |= {f'{name}_{k}': round(v, 6) for k, v in evaluate(embeddings, view, k=KS, metrics=METRICS).items()}
+    return row | environment()
+
+
+def key(job: Job) -> dict[str, Any]:
+    r"""Returns the cells that tell one job from another."""
+    split = repr(catalogues.split(job['dataset']))
+    return {
+        'experiment': job['experiment'],
+        'variant': job['variant'],
+        'dataset': job['dataset'],
+        'split': split,
+        'model': job['model'],
+        'seed': job['seed'],
+        'settings': json.dumps(job['settings'], sort_keys=True),
+    }
+
+
+def environment() -> dict[str, Any]:
+    r"""Returns what a reader needs to judge a row: versions, hardware, commit and peak memory."""
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
+    return {
+        'lirdrec_pyg': lirdrec_pyg.__version__,
+        'commit': commit.stdout.strip(),
+        'torch': torch.__version__,
+        'torch_geometric': torch_geometric.__version__,
+        'python': platform.python_version(),
+        'device': f'{platform.machine()} CPU',
+        'threads': torch.get_num_threads(),
+        'peak_rss_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def known(path: Path) -> set[tuple[str, ...]]:
+    r"""Returns the keys of the rows that a file has."""
+    if not path.is_file():
+        return set()
+    with path.open(newline='') as file:
+        return {tuple(row[name] for name in KEYS) for row in csv.DictReader(file)}
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    r"""Appends a row, safely beside other processes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a+', newline='') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def run_all(jobs: Iterable[Job], root: Path, rows: Path, shard: str = '0/1') -> None:
+    r"""Runs the jobs that have no row yet, or every n-th of them."""
+    index, _, count = shard.partition('/')
+    for number, one in enumerate(jobs):
+        cells = tuple(str(value) for value in key(one).values())
+        if number % int(count) != int(index) or cells in known(rows):
+            continue
+        row = run(one, root)
+        append(rows, row)
+        print(
+            f'{one["dataset"]} {one["experiment"]} {one["variant"] or one["model"]} seed {one["seed"]}: '
+            f'val ndcg@20 {row["val_ndcg@20"]:.4f}, test recall@20 {row["test_recall@20"]:.4f}, '
+            f'ndcg@20 {row["test_ndcg@20"]:.4f}, best epoch {row["best_epoch"]}, {row["seconds"]} s',
+            flush=True,
+        )
+
+
+def parse(settings: list[str]) -> dict[str, dict[str, Any]]:
+    r"""Returns ``{'fit': {'lr': 0.01}}`` for ``['fit.lr=1e-2']``."""
+    out: dict[str, dict[str, Any]] = {}
+    for setting in settings:
+        name, _, value = setting.partition('=')
+        group, _, name = name.partition('.')
+        if group not in ('model', 'fit', 'content') or not name or not value:
+            raise ValueError(f"a setting needs to be of the form 'fit.lr=1e-3' (got '{setting}')")
+        try:
+            out.setdefault(group, {})[name] = json.loads(value)
+        except json.JSONDecodeError:
+            out.setdefault(group, {})[name] = value
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
+    parser.add_argument('--dataset', nargs='+', default=['scientific'], help='one or more of catalogues.py')
+    parser.add_argument('--model', default='LIRDRec', help='a class of lirdrec_pyg.nn (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='one run for each')
+    parser.add_argument('--set', nargs='*', default=[], metavar='GROUP.NAME=VALUE', help='settings')
+    parser.add_argument('--experiment', nargs='+', help='run these experiments instead')
+    parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
+    parser.add_argument('--shard', default='0/1', help='run only every n-th job: 0/2 here, 1/2 there')
+    args = parser.parse_args()
+    if args.experiment:
+        import experiments
+
+        jobs = [
+            job
+            for name in args.experiment
+            for dataset in args.dataset
+            for job in experiments.EXPERIMENTS[name](dataset)
+        ]
+    else:
+        jobs = [job(dataset, args.model, seed, parse(args.set)) for dataset in args.dataset for seed in args.seeds]
+    run_all(copy.deepcopy(jobs), args.root, args.rows, args.shard)
+
+
+if __name__ == '__main__':
+    main()
