@@ -1,10 +1,27 @@
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
-from lirdrec_pyg.nn.models import LightGCN, LIRDRec, Popularity, Recommender
+from lirdrec_pyg.nn.models import (
+    BM3,
+    BPRMF,
+    FREEDOM,
+    MGCN,
+    VBPR,
+    ContentKNN,
+    LightGCN,
+    LIRDRec,
+    Popularity,
+    Recommender,
+)
 from lirdrec_pyg.nn.propagation import Propagation, WeightedLGConv
 from lirdrec_pyg.nn.pwc import PWC
 
 __all__ = [
+    'BM3',
+    'BPRMF',
+    'FREEDOM',
+    'MGCN',
     'PWC',
+    'VBPR',
+    'ContentKNN',
     'LIRDRec',
     'LightGCN',
     'ModalityEncoder',

@@ -1,6 +1,23 @@
+from lirdrec_pyg.nn.models.bm3 import BM3
+from lirdrec_pyg.nn.models.bpr_mf import BPRMF
+from lirdrec_pyg.nn.models.content_knn import ContentKNN
+from lirdrec_pyg.nn.models.freedom import FREEDOM
 from lirdrec_pyg.nn.models.lightgcn import LightGCN
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
+from lirdrec_pyg.nn.models.mgcn import MGCN
 from lirdrec_pyg.nn.models.popularity import Popularity
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.models.vbpr import VBPR
 
-__all__ = ['LIRDRec', 'LightGCN', 'Popularity', 'Recommender']
+__all__ = [
+    'BM3',
+    'BPRMF',
+    'FREEDOM',
+    'MGCN',
+    'VBPR',
+    'ContentKNN',
+    'LIRDRec',
+    'LightGCN',
+    'Popularity',
+    'Recommender',
+]

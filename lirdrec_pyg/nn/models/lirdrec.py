@@ -48,7 +48,7 @@ class LIRDRec(Recommender):
         dropout (float, optional): The dropout probability within the encoders. (default: :obj:`0.0`)
         loss (str, optional): The objective, ``'bpr'`` or ``'softmax'``. (default: ``'bpr'``)
         temperature (float, optional): The temperature of the softmax. (default: :obj:`0.2`)
-        num_negatives (int or str, optional): The negatives of the softmax, which the users of a batch share: ``'batch'``
+        num_negatives (int or str, optional): The negatives of the softmax, which a batch shares: ``'batch'``
             for one another's positives, or a number of uniform items beside these. (default: all items)
 
     Shapes:

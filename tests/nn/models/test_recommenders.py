@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LightGCN, LIRDRec, Popularity, evaluate, fit
+from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, LightGCN, LIRDRec, Popularity
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -19,9 +20,15 @@ CASES = {
     'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 'batch'}),
     'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 20}),
     'LightGCN': (LightGCN, {'hidden_channels': 8}),
+    'BPRMF': (BPRMF, {'hidden_channels': 8}),
+    'VBPR': (VBPR, {'hidden_channels': 8, 'bias': True}),
+    'FREEDOM': (FREEDOM, {'hidden_channels': 8}),
+    'BM3': (BM3, {'hidden_channels': 8, 'num_layers': 1}),
+    'MGCN': (MGCN, {'hidden_channels': 8}),
     'Popularity': (Popularity, {}),
+    'ContentKNN': (ContentKNN, {}),
 }
-TRAINED = [name for name in CASES if name != 'Popularity']
+TRAINED = [name for name in CASES if name not in ('Popularity', 'ContentKNN')]
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index', pytest.param('SparseTensor', marks=pytest.mark.torch_sparse)]
 
 
@@ -104,7 +111,7 @@ def test_finds_held_out_items_on_the_checkerboard(name, views):
 def test_nan_is_refused(name, views):
     train = views[0]
     model = build(name, train)
-    if name == 'LightGCN':
+    if name in ('BPRMF', 'LightGCN'):
         model.user.data[3] = float('nan')
         culprit = 'parameter user'
     else:

@@ -1,0 +1,168 @@
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Linear, ModuleDict, Parameter, Sequential, Tanh
+from torch.nn.init import xavier_uniform_
+from torch_geometric.data import HeteroData
+
+from lirdrec_pyg.losses import bpr_loss
+from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.propagation import Propagation, edges
+from lirdrec_pyg.typing import ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
+
+
+class MGCN(Recommender):
+    r"""ID embeddings that content gates, on two graphs, from the `"Multi-View Graph Convolutional Network for
+    Multimedia Recommendation" <https://arxiv.org/abs/2308.03588>`_ paper.
+
+    Behaviour :math:`\mathbf{z}` is LightGCN's mean of layers on the interactions. The *purifier* lets a modality
+    choose among an item's ID features, the *item view* carries these along the item graph and on to the users
+    (:math:`\hat{\mathbf{R}}` is the normalised interaction matrix):
+
+    .. math::
+        \mathbf{h}_{i,m} = (\mathbf{S}^n [\mathbf{e} \odot \sigma(\mathbf{W}_m (\mathbf{V}_m \mathbf{x}_m +
+        \mathbf{a}_m) + \mathbf{b}_m)])_i, \quad \mathbf{h}_{u,m} = (\hat{\mathbf{R}} \mathbf{h}_m)_u
+
+    For users and items alike, the *fuser* splits these into what the modalities share, by attention, and what is
+    special to each, which behaviour gates:
+
+    .. math::
+        \mathbf{c} = \sum_m \mathrm{softmax}_m \big( \mathbf{q}^\top \tanh(\mathbf{W} \mathbf{h}_m + \mathbf{b}) \big)
+        \, \mathbf{h}_m, \quad
+        \mathbf{s} = \frac{1}{|\mathcal{M}| + 1} \Big( \mathbf{c} + \sum_m \sigma(\mathbf{U}_m \mathbf{z} +
+        \mathbf{d}_m) \odot (\mathbf{h}_m - \mathbf{c}) \Big)
+
+    The embedding is :math:`\mathbf{z} + \mathbf{s}`. It is trained by BPR, :math:`\frac{\lambda}{2B}` times the squared
+    norm of the batch's embeddings, and :math:`\alpha` times InfoNCE of temperature :math:`\tau` from :math:`\mathbf{s}`
+    to :math:`\mathbf{z}` among the batch's users, and among its positive items.
+
+    The paper has an item graph for each modality, weighted by similarity; here :math:`\mathbf{S}` is the data's one
+    ``similar_to`` for all modalities, which :class:`~lirdrec_pyg.transforms.ItemKNNGraph` mixes from them. The released
+    implementation also trains the features :math:`\mathbf{x}_m`. Its factor of :math:`\mathbf{s}`, a third for two
+    modalities, and its contrast within the batch are followed.
+
+    Args:
+        num_users (int): The number of users.
+        num_items (int): The number of items.
+        in_channels (mapping of str to int): The width of each modality.
+        hidden_channels (int, optional): The width :math:`d` of the embeddings. (default: :obj:`64`)
+        num_layers (int, optional): The number of layers on the interactions. (default: :obj:`2`)
+        num_item_layers (int, optional): The number of layers :math:`n` on the item graph. (default: :obj:`1`)
+        contrast_weight (float, optional): :math:`\alpha`. (default: :obj:`1e-3`)
+        temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
+        reg_weight (float, optional): :math:`\lambda`. (default: :obj:`1e-4`)
+
+    Shapes:
+        - **user:** :math:`(|\mathcal{U}|, d)`
+        - **item:** :math:`(|\mathcal{I}|, d)`
+
+    Raises:
+        ValueError: If the data lack the item graph.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        num_items: int,
+        in_channels: Mapping[str, int],
+        hidden_channels: int = 64,
+        num_layers: int = 2,
+        num_item_layers: int = 1,
+        contrast_weight: float = 1e-3,
+        temperature: float = 0.2,
+        reg_weight: float = 1e-4,
+    ) -> None:
+        super().__init__(
+            num_users=num_users,
+            num_items=num_items,
+            in_channels=dict(in_channels),
+            hidden_channels=hidden_channels,
+            num_layers=num_layers,
+            num_item_layers=num_item_layers,
+            contrast_weight=contrast_weight,
+            temperature=temperature,
+            reg_weight=reg_weight,
+        )
+        d = hidden_channels
+        self.in_channels = dict(in_channels)
+        self.contrast_weight = contrast_weight
+        self.temperature = temperature
+        self.reg_weight = reg_weight
+        self.user = Parameter(torch.empty(num_users, d))
+        self.item = Parameter(torch.empty(num_items, d))
+        self.gates = ModuleDict({name: Sequential(Linear(c, d), Linear(d, d)) for name, c in in_channels.items()})
+        self.query = Sequential(Linear(d, d), Tanh(), Linear(d, 1, bias=False))
+        self.preference = Linear(d, len(in_channels) * d)  # of all modalities at once
+        self.propagation = Propagation(num_layers, num_item_layers)
+        self.lift = Propagation(num_layers=1, num_item_layers=0)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        xavier_uniform_(self.user)
+        xavier_uniform_(self.item)
+        for module in [*self.gates.modules(), *self.query, self.preference]:
+            if isinstance(module, Linear):
+                module.reset_parameters()
+
+    @classmethod
+    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
+        widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
+        return {'num_users': data[USER].num_nodes, 'num_items': data[ITEM].num_nodes, 'in_channels': widths}
+
+    def encode(self, data: HeteroData) -> Embeddings:
+        behaviour, side = self._views(data)
+        return Embeddings(behaviour.user + side.user, behaviour.item + side.item)
+
+    def _views(self, data: HeteroData) -> tuple[Embeddings, Embeddings]:
+        r"""Returns what behaviour tells and what content does."""
+        to_item, to_user, similar, similar_t = edges(data)
+        user: Tensor = self.user
+        item: Tensor = self.item
+        if 'n_id' in data[USER]:
+            user, item = user[data[USER].n_id], item[data[ITEM].n_id]
+
+        z_user, z_item = self.propagation(user, item, to_item, to_user)
+        scale = 1 / (self.propagation.num_layers + 1)
+        behaviour = Embeddings(z_user * scale, z_item * scale)
+
+        gates = [gate(modality_features(data, name)[0].float()).sigmoid() for name, gate in self.gates.items()]
+        h_item = torch.cat([item * gate for gate in gates], dim=-1)  # [I, M * d]
+        if self.propagation.num_item_layers > 0:
+            if similar is None:
+                raise ValueError(f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it")
+            # `propagate_items` adds its input, which the paper does not.
+            h_item = self.propagation.propagate_items(h_item, similar, similar_t) - h_item
+        # One layer from users that start at zero: they get the normalised sum over their items, the items nothing.
+        h_user, h_item = self.lift(h_item.new_zeros(user.size(0), h_item.size(1)), h_item, to_item, to_user)
+        return behaviour, Embeddings(self._fuse(h_user, behaviour.user), self._fuse(h_item, behaviour.item))
+
+    def _fuse(self, h: Tensor, z: Tensor) -> Tensor:
+        h = h.unflatten(1, (len(self.in_channels), -1))  # [N, M, d]
+        shared = (self.query(h).softmax(dim=1) * h).sum(dim=1, keepdim=True)
+        special = self.preference(z).sigmoid().view_as(h) * (h - shared)
+        return torch.cat([shared, special], dim=1).mean(dim=1)
+
+    def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        behaviour, side = self._views(data)
+        z_user, s_user = behaviour.user.index_select(0, user), side.user.index_select(0, user)
+        z_item, s_item = behaviour.item.index_select(0, pos), side.item.index_select(0, pos)
+        u, i = z_user + s_user, z_item + s_item
+        j = behaviour.item.index_select(0, neg) + side.item.index_select(0, neg)
+        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
+        penalty = u.square().sum() + i.square().sum() + j.square().sum()
+        contrast = self._contrast(s_user, z_user) + self._contrast(s_item, z_item)
+        return loss + self.reg_weight * penalty / (2 * len(user)) + self.contrast_weight * contrast
+
+    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
+        logit = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).t() / self.temperature
+        return F.cross_entropy(logit, torch.arange(len(logit), device=logit.device))
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.user.size(0)}, {self.item.size(0)}, {self.in_channels}, '
+            f'hidden_channels={self.user.size(1)}, num_layers={self.propagation.num_layers}, '
+            f'num_item_layers={self.propagation.num_item_layers})'
+        )
