@@ -2,14 +2,15 @@ import csv
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.optim import Adam
+from torch.nn import Parameter
+from torch.optim import Adam, Optimizer
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
@@ -62,13 +63,14 @@ def fit(
     monitor: str = 'recall@20',
     seed: int = 0,
     precision: Literal['fp32', 'bf16'] = 'fp32',
+    optimizer: Callable[[list[Parameter]], Optimizer] | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     history_csv: str | os.PathLike[str] | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> FitResult:
-    r"""Trains a model by Adam on triplets of :class:`~lirdrec_pyg.sampling.BPRSampler`, with early stopping on a
+    r"""Trains a model on triplets of :class:`~lirdrec_pyg.sampling.BPRSampler`, with early stopping on a
     validation metric, and leaves it in ``eval`` mode with the best weights.
 
     The same seed, data and initial model give the same result, bit for bit on CPU, also if training was interrupted
@@ -88,6 +90,8 @@ def fit(
         precision (str, optional): ``'bf16'`` keeps a copy of the features in bfloat16 and takes the products with them
             in it, the bulk of the work; all weights, the propagation and the loss stay in single precision. It pays
             where the processor has bfloat16 instructions. (default: ``'fp32'``)
+        optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``;
+            ``lr`` then has no effect. (default: fused Adam at ``lr``)
         checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
             that of the last whole epoch. (default: :obj:`None`)
         resume (bool, optional): Continue from ``checkpoint``. (default: :obj:`False`)
@@ -128,8 +132,18 @@ def fit(
     sampler = BPRSampler(
         train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
     )
-    optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
-    settings = {'batch_size': batch_size, 'lr': lr, 'monitor': monitor, 'seed': seed, 'precision': precision}
+    if optimizer is None:
+        optim: Optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
+    else:
+        optim = optimizer(params)
+    settings = {
+        'optimizer': type(optim).__name__,
+        'batch_size': batch_size,
+        'lr': lr,
+        'monitor': monitor,
+        'seed': seed,
+        'precision': precision,
+    }
     header = {
         'format': FORMAT,
         'model': type(model).__name__,
@@ -147,7 +161,7 @@ def fit(
             **header,
             'epoch': epoch,
             'model_state': model.state_dict(),
-            'optimizer_state': optimizer.state_dict(),
+            'optimizer_state': optim.state_dict(),
             'sampler_state': sampler.state_dict(),
             'rng_state': torch.get_rng_state(),
             'cuda_rng_state': torch.cuda.get_rng_state(device) if device.type == 'cuda' else None,
@@ -164,7 +178,7 @@ def fit(
         if resume:
             state = load_checkpoint(checkpoint, header)  # type: ignore[arg-type]
             model.load_state_dict(state['model_state'])
-            optimizer.load_state_dict(state['optimizer_state'])
+            optim.load_state_dict(state['optimizer_state'])
             sampler.load_state_dict(state['sampler_state'])
             torch.set_rng_state(state['rng_state'])
             if device.type == 'cuda' and state['cuda_rng_state'] is not None:
@@ -179,7 +193,7 @@ def fit(
             if val is not None and epoch - 1 - best_epoch > patience:
                 break
             clock = time.perf_counter()
-            loss = _train_epoch(model, train, optimizer, sampler, epoch, device, callbacks)
+            loss = _train_epoch(model, train, optim, sampler, epoch, device, callbacks)
             row: Row = {'epoch': epoch, 'loss': loss}
             if val is not None:
                 value = row[monitor] = validate()
@@ -214,7 +228,7 @@ def _half_features(data: HeteroData) -> HeteroData:
 def _train_epoch(
     model: Recommender,
     train: HeteroData,
-    optimizer: Adam,
+    optimizer: Optimizer,
     sampler: BPRSampler,
     epoch: int,
     device: torch.device,

@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 
-from lirdrec_pyg import Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
+from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.fit import load_checkpoint, save_atomically
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
@@ -83,6 +83,23 @@ def test_bf16_follows_fp32(views):
     assert train['item'].x_image.dtype == torch.float32
     assert not torch.equal(losses['bf16'], losses['fp32'])
     assert torch.allclose(losses['bf16'], losses['fp32'], rtol=1e-2)
+
+
+def test_another_optimizer(views):
+    train = views[0]
+    model, expected = build(train), build(train)
+    fit(
+        model,
+        train,
+        epochs=1,
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        **KWARGS | {'batch_size': 10_000},
+    )
+    user, pos, neg = next(iter(BPRSampler(train['user', 'interacts', 'item'].edge_index, 64, 48, 10_000, seed=7)))
+    expected.on_epoch_start(1)
+    expected.loss(train, user, pos, neg).backward()
+    for param, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(param, other - 0.1 * other.grad, atol=1e-6)
 
 
 def test_learning_rate_and_patience_are_the_models_own(views):
