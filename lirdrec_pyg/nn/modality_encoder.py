@@ -2,6 +2,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module
 
+from lirdrec_pyg.nn.fused import hidden_layer
+
 
 class ModalityEncoder(Module):
     r"""The item encoder of the `"LIRDRec" <https://arxiv.org/abs/2505.04960>`_ paper.
@@ -9,8 +11,8 @@ class ModalityEncoder(Module):
     .. math::
         \mathbf{h} = \mathbf{W}_2 \, \mathrm{LeakyReLU}(\mathbf{W}_1 \mathbf{x} + \mathbf{b}_1)
 
-    Features in half precision (``bfloat16``) meet the first layer's weight in their own precision; the weight itself,
-    the second layer and the output stay in single precision.
+    The products are taken in the precision of the features (``float32`` or ``bfloat16``); weights, their gradients and
+    the output stay in single precision.
 
     Args:
         in_channels (int): The width of the features.
@@ -38,9 +40,9 @@ class ModalityEncoder(Module):
         self.lin2.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        lin = self.lin1
-        h = lin(x) if x.dtype == lin.weight.dtype else F.linear(x, lin.weight.to(x.dtype), lin.bias.to(x.dtype)).float()
-        return self.lin2(F.dropout(F.leaky_relu(h), self.dropout, self.training))
+        h = hidden_layer(x, self.lin1.weight, self.lin1.bias)
+        h = F.dropout(h, self.dropout, self.training)
+        return F.linear(h, self.lin2.weight.to(h.dtype)).to(self.lin2.weight.dtype)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.in_channels}, {self.hidden_channels}, {self.out_channels})'

@@ -136,15 +136,22 @@ def _is_plain(adj: Adj) -> bool:
 
 
 def _horner(
-    conv: WeightedLGConv, num_layers: int, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges
+    conv: WeightedLGConv,
+    num_layers: int,
+    user: Tensor,
+    item: Tensor,
+    to_item: Edges,
+    to_user: Edges,
+    inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:
     size = (user.size(0), item.size(0))
     out_user, out_item = user, item
     for _ in range(num_layers):
-        out_user, out_item = (
-            user + conv(out_item, *to_user, size=size[::-1]),
-            item + conv(out_user, *to_item, size=size),
-        )
+        from_item, from_user = conv(out_item, *to_user, size=size[::-1]), conv(out_user, *to_item, size=size)
+        if inplace:
+            out_user, out_item = from_item.add_(user), from_user.add_(item)
+        else:
+            out_user, out_item = user + from_item, item + from_user
     return out_user, out_item
 
 
@@ -152,13 +159,13 @@ class _SymmetricSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any) -> Any:
         ctx.args = conv, num_layers, to_item, to_user
-        return _horner(conv, num_layers, user, item, to_item, to_user)
+        return _horner(conv, num_layers, user, item, to_item, to_user, inplace=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_user: Tensor, grad_item: Tensor) -> Any:
         conv, num_layers, to_item, to_user = ctx.args
-        grad = _horner(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user)
+        grad = _horner(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user, True)
         return None, None, *grad, None, None
 
 

@@ -142,7 +142,7 @@ class PWC(Module):
             return x.new_full(x.shape[:2], 1 / self.num_views)
         if self.variant == 'static':
             return self.theta.softmax(dim=-1).expand(x.size(0), -1)
-        pred = torch.cat([net(x[:, v]) for v, net in enumerate(self.nets)], dim=-1)
+        pred = self._predict(x)
         if self.variant == 'attention':
             return pred.softmax(dim=-1)
         theta = self.theta if index is None else self.theta.index_select(0, index)
@@ -156,6 +156,13 @@ class PWC(Module):
             else:
                 self.last_weight[index] = weight.detach()
         return weight
+
+    def _predict(self, x: Tensor) -> Tensor:
+        lin1, lin2 = zip(*((net[0], net[2]) for net in self.nets), strict=True)  # type: ignore[index]
+        weight, bias = torch.stack([lin.weight for lin in lin1]), torch.stack([lin.bias for lin in lin1])
+        h = torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))  # [V, N, d / 4]
+        h = F.leaky_relu(h) @ torch.stack([lin.weight for lin in lin2]).transpose(1, 2)  # [V, N, 1]
+        return h.squeeze(-1).t() + torch.cat([lin.bias for lin in lin2])
 
     def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         return (x * self.weight(x, index).unsqueeze(-1)).flatten(1)

@@ -2,13 +2,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss, mean_square_norm, softmax_loss
+from lirdrec_pyg.losses import bpr_loss, softmax_loss
+from lirdrec_pyg.nn.fused import normalize, rows_and_mean_square
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
@@ -152,26 +152,41 @@ class LIRDRec(Recommender):
             masks (mapping of str to Tensor, optional): Which items have each modality :math:`(|\mathcal{I}|)`.
             user_id (Tensor, optional): The ids of the users, if these are not all users in order.
         """
+        user, item = self._propagate(xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id)
+        return Embeddings(self.pwc(user, user_id), item)
+
+    def _propagate(
+        self,
+        xs: Mapping[str, Tensor],
+        spectrum: Tensor,
+        to_item: Edges,
+        to_user: Edges,
+        similar: Edges | None,
+        similar_t: Edges | None,
+        masks: Mapping[str, Tensor | None] | None,
+        user_id: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
         views = []
         for name, encoder in self.encoders.items():
             h = encoder(xs[name])
             mask = None if masks is None else masks.get(name)
             views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
         views.append(self.shared_encoder(spectrum))
-        item = F.normalize(torch.stack(views, dim=1), dim=-1).flatten(1)  # [I, V * d]
+        item = normalize(torch.stack(views, dim=1)).flatten(1)  # [I, V * d]
         user = self.user if user_id is None else self.user.index_select(0, user_id)
-        user = F.normalize(user, dim=-1).flatten(1)  # [U, V * d]
+        user = normalize(user).flatten(1)  # [U, V * d]
 
         user, item = self.propagation(user, item, to_item, to_user)
         if similar is not None:
             item = self.propagation.propagate_items(item, similar, similar_t)
-        return Embeddings(self.pwc(user.unflatten(1, (self.num_views, -1)), user_id), item)
+        return user.unflatten(1, (self.num_views, -1)), item
 
     def encode(self, data: HeteroData) -> Embeddings:
-        out = self._encode(data)
-        return out if self.objective == 'bpr' else Embeddings(*(F.normalize(z, dim=-1) for z in out))
+        out = self(*self._inputs(data))
+        return out if self.objective == 'bpr' else Embeddings(*(normalize(z) for z in out))
 
-    def _encode(self, data: HeteroData) -> Embeddings:
+    def _inputs(self, data: HeteroData) -> tuple[Any, ...]:
+        r"""Returns the arguments of :meth:`forward`."""
         xs, masks = {}, {}
         for name, width in self.in_channels.items():
             xs[name], masks[name] = modality_features(data, name)
@@ -181,25 +196,27 @@ class LIRDRec(Recommender):
         user_id = data[USER].get('n_id')
         if user_id is None and data[USER].num_nodes != self.num_users:
             raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
-        return self(xs, spectrum, *edges(data), masks, user_id)
+        return xs, spectrum, *edges(data), masks, user_id
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        z_user, z_item = self._encode(data)
-        # Not z_user[user]: the backward pass of indexing adds in any order, and runs would differ in the last bits.
-        u = z_user.index_select(0, user)
+        inputs = self._inputs(data)
+        views, z_item = self._propagate(*inputs)
+        u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, inputs[-1]))
+        z_item = z_item.unsqueeze(1)
         if self.objective == 'bpr':
-            i, j = z_item.index_select(0, pos), z_item.index_select(0, neg)
+            rows, reg_item = rows_and_mean_square(z_item, torch.cat([pos, neg]))
+            i, j = rows.chunk(2)
             loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         else:
             items, target = self._candidates(pos, z_item.size(0))
-            i = z_item if items is None else z_item.index_select(0, items)
-            loss = softmax_loss(F.normalize(u, dim=-1), F.normalize(i, dim=-1), target, self.temperature)
-        return loss + self.reg_weight * mean_square_norm(z_user, z_item)
+            i, reg_item = rows_and_mean_square(z_item, items)
+            loss = softmax_loss(normalize(u), normalize(i), target, self.temperature)
+        return loss + self.reg_weight * (reg_user + reg_item)
 
-    def _candidates(self, pos: Tensor, num_items: int) -> tuple[Tensor | None, Tensor]:
-        r"""Returns the items of the softmax (``None``: all), and where among them the positives are."""
+    def _candidates(self, pos: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+        r"""Returns the items of the softmax, and where among them the positives are."""
         if self.num_negatives is None:
-            return None, pos
+            return torch.arange(num_items, device=pos.device), pos
         items, target = pos.unique(return_inverse=True)
         if self.num_negatives == 'batch':
             return items, target

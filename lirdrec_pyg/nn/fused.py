@@ -1,0 +1,123 @@
+r"""Steps of the model with backward passes of their own, which go over the large tensors as few times as possible. Each
+equals what autograd makes of the formula in its docstring."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SLOPE = 0.01  # of the leaky rectifier
+
+
+def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    r"""Returns :math:`\mathrm{LeakyReLU}(\mathbf{x} \mathbf{W}^\top + \mathbf{b})`, in the precision of :obj:`x`.
+
+    On CPU the products are oneDNN's, whose single precision is the faster one there.
+
+    Shapes:
+        - **x:** :math:`(N, C)`
+        - **weight:** :math:`(H, C)`
+        - **bias:** :math:`(H)`
+        - **output:** :math:`(N, H)`
+    """
+    if x.requires_grad:
+        return F.leaky_relu(F.linear(x, weight.to(x.dtype), bias.to(x.dtype)), SLOPE)
+    return _HiddenLayer.apply(x, weight, bias)
+
+
+class _HiddenLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        out = _linear(x, weight.to(x.dtype), bias.to(x.dtype))
+        F.leaky_relu(out, SLOPE, inplace=True)
+        ctx.save_for_backward(x, out)
+        ctx.dtype = weight.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, out = ctx.saved_tensors
+        grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
+        return None, _linear(grad.t(), x.t()).to(ctx.dtype), grad.sum(dim=0, dtype=ctx.dtype)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
+    return F.linear(x, weight, bias)
+
+
+def normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
+    r"""Returns :math:`\mathbf{x} / \max(\Vert \mathbf{x} \Vert_2, \epsilon)` along the last axis."""
+    return _Normalize.apply(x, eps)
+
+
+class _Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps)
+        out = x / norm
+        ctx.save_for_backward(out, norm)
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        out, norm = ctx.saved_tensors
+        buffer = grad * out
+        dot = buffer.sum(dim=-1, keepdim=True)
+        torch.mul(out, dot, out=buffer)
+        return torch.sub(grad, buffer, out=buffer).div_(norm), None
+
+
+def rows_and_mean_square(x: Tensor, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    r"""Weighs the views of all nodes and returns the rows of some of them, and the mean square over all,
+
+    .. math::
+        \mathbf{y}_n = \big\Vert_v \, w_{nv} \mathbf{x}_{nv}, \quad \mathbf{y}_\mathrm{index}, \quad
+        \mathrm{mean}(\mathbf{Y}^2),
+
+    without :math:`\mathbf{Y}` in memory.
+
+    Args:
+        x (torch.Tensor): The views of all nodes.
+        index (torch.Tensor): The nodes whose rows are wanted, any number of times each.
+        weight (torch.Tensor, optional): The weights of the views. (default: one)
+
+    Shapes:
+        - **x:** :math:`(N, |V|, d)`
+        - **index:** :math:`(B)`
+        - **weight:** :math:`(N, |V|)`
+        - **output:** :math:`(B, |V| d)` and a scalar
+    """
+    return _RowsAndMeanSquare.apply(x, index, weight)
+
+
+class _RowsAndMeanSquare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        square = torch.linalg.vector_norm(x, dim=-1).square_()  # [N, V]
+        rows = x.index_select(0, index)
+        if weight is not None:
+            rows = rows * weight.index_select(0, index).unsqueeze(-1)
+        ctx.save_for_backward(x, index, weight, square)
+        total = square.sum() if weight is None else (weight * weight * square).sum()
+        return rows.flatten(1), total / x.numel()
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_rows: Tensor, grad_mean: Tensor) -> Any:
+        x, index, weight, square = ctx.saved_tensors
+        scale = grad_mean * (2 / x.numel())
+        grad_rows = grad_rows.view(-1, *x.shape[1:])
+        if weight is None:
+            return (x * scale).index_add_(0, index, grad_rows), None, None
+        rows = x.index_select(0, index)
+        grad_weight = (weight * square).mul_(scale)
+        grad_weight.index_add_(0, index, (grad_rows * rows).sum(dim=-1))
+        grad = x * (weight * weight * scale).unsqueeze(-1)
+        grad.index_add_(0, index, grad_rows * weight.index_select(0, index).unsqueeze(-1))
+        return grad, None, grad_weight

@@ -1,0 +1,58 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lirdrec_pyg.nn.fused import hidden_layer, normalize, rows_and_mean_square
+
+
+def agree(fast, slow, inputs, tol=1e-5):
+    outs = [torch.cat([out.reshape(-1) for out in (out if isinstance(out, tuple) else (out,))]) for out in (fast, slow)]
+    assert torch.allclose(*outs, atol=tol)
+    noise = torch.randn_like(outs[0])
+    grads = [torch.autograd.grad((out * noise).sum(), inputs) for out in outs]
+    for grad, other in zip(*grads, strict=True):
+        assert torch.allclose(grad, other, atol=tol * 10)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_hidden_layer(dtype):
+    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in [(40, 30), (16, 30), (16,)])
+    inputs = [weight.requires_grad_(), bias.requires_grad_()]
+    agree(hidden_layer(x, *inputs), F.leaky_relu(x @ weight.t() + bias), inputs)
+    x.requires_grad_()
+    agree(hidden_layer(x, *inputs), F.leaky_relu(x @ weight.t() + bias), [x, *inputs])
+
+
+def test_hidden_layer_in_bfloat16_keeps_single_precision_gradients():
+    x, weight, bias = torch.randn(40, 30), torch.randn(16, 30, requires_grad=True), torch.randn(16, requires_grad=True)
+    out = hidden_layer(x.bfloat16(), weight, bias)
+    assert out.dtype == torch.bfloat16
+    grads = torch.autograd.grad(out.float().sum(), [weight, bias])
+    expected = torch.autograd.grad(F.leaky_relu(x @ weight.t() + bias).sum(), [weight, bias])
+    for grad, other in zip(grads, expected, strict=True):
+        assert grad.dtype == torch.float32
+        assert torch.allclose(grad, other, rtol=0.1, atol=0.5)
+
+
+def test_normalize():
+    x = torch.randn(12, 3, 8)
+    x[4, 1] = 0
+    x.requires_grad_()
+    out = normalize(x)
+    assert torch.allclose(out, F.normalize(x, dim=-1))
+    noise = torch.randn_like(x)
+    noise[4, 1] = 0
+    grad, expected = (torch.autograd.grad((y * noise).sum(), x)[0] for y in (out, F.normalize(x, dim=-1)))
+    assert torch.allclose(grad, expected, atol=1e-6)
+    x = torch.randn(4, 2, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(normalize, x)
+
+
+@pytest.mark.parametrize('weighted', [True, False])
+def test_rows_and_mean_square(weighted):
+    x = torch.randn(10, 3, 4, dtype=torch.double, requires_grad=True)
+    weight = torch.rand(10, 3, dtype=torch.double, requires_grad=True) if weighted else None
+    index = torch.tensor([1, 1, 7, 0, 1])
+    y = (x if weight is None else x * weight.unsqueeze(-1)).flatten(1)
+    inputs = [x, weight] if weighted else [x]
+    agree(rows_and_mean_square(x, index, weight), (y[index], y.square().mean()), inputs, tol=1e-12)
