@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument('--hidden-channels', type=int, default=64, help='width of a view (default: %(default)s)')
     parser.add_argument('--num-layers', type=int, default=2, help='layers on the interactions (default: %(default)s)')
     parser.add_argument('--k', type=int, default=10, help='neighbours in the item graph (default: %(default)s)')
-    parser.add_argument('--image-weight', type=float, default=0.1, help='of the image graph (default: %(default)s)')
+    parser.add_argument('--image-weight', type=float, default=0.1, help='of images beside text (default: %(default)s)')
     parser.add_argument('--reg-weight', type=float, default=1e-4, help='L2 penalty (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=1e-4, help='learning rate (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, default=2048, help='triplets in a step (default: %(default)s)')
@@ -43,7 +43,9 @@ def main() -> None:
     parser.add_argument('--rows', type=Path, help='append a CSV row for each run; a row that exists is not run again')
     args = parser.parse_args()
 
-    weights = {'image': args.image_weight, 'text': 1 - args.image_weight}
+    folder = Path(args.root) / args.name if (Path(args.root) / args.name).is_dir() else Path(args.root)
+    names = {path.name.removesuffix('_feat.npy') for path in folder.glob('*_feat.npy')}
+    weights = {'image': args.image_weight, 'text': 1 - args.image_weight} if names == {'image', 'text'} else None
     content = Compose([DCT(), ItemKNNGraph(k=args.k, weights=weights)])
     data = MMRecDataset(args.root, args.name, pre_transform=content, cache_dir=args.cache_dir)[0]
     train, val, test = FixedSplit()(data)

@@ -20,9 +20,7 @@ def run(*args: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize(
-    'script', ['examples/demo.py', 'examples/lirdrec_amazon.py', 'benchmarks/speed/train_epoch.py']
-)
+@pytest.mark.parametrize('script', sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'examples').glob('*.py')))
 def test_help_explains_itself(script):
     out = run(script, '--help')
     assert 'usage:' in out
@@ -58,6 +56,23 @@ def test_lirdrec_amazon_on_a_folder(tmp_path):
         table = list(csv.DictReader(file))
     assert [row['seed'] for row in table] == ['0', '1']
     assert all(0 <= float(row['test_recall@20']) <= 1 for row in table)
+
+
+@pytest.mark.parametrize('version', ['2014', '2018', '2023'])
+def test_build_amazon(tmp_path, version):
+    name = 'Toys_and_Games'
+    args = ['--root', str(tmp_path / 'raw'), '--name', name, '--version', version, '--out', str(tmp_path), '--fake']
+    assert 'users' in run('examples/build_amazon.py', *args)
+    assert (tmp_path / name / 'items.tsv').is_file()
+    if version == '2014':  # has features
+        assert 'best epoch' in run(
+            'examples/lirdrec_amazon.py', '--root', str(tmp_path), '--name', name, '--epochs', '1'
+        )
+
+
+def test_amazon_parse_quick(tmp_path):
+    out = run('benchmarks/speed/amazon_parse.py', '--quick', '--root', str(tmp_path))
+    assert 'peak_rss_mib' in out
 
 
 def test_train_epoch_quick():

@@ -196,4 +196,4 @@ def _read_interactions(path: Path, data: HeteroData) -> None:
             if key == 'split' and not np.isin(values, (0, 1, 2)).all():
                 row = int((~np.isin(values, (0, 1, 2))).argmax())
                 raise ValueError(f"line {row + 2} of '{path}': '{column}' needs to be 0, 1 or 2 (got {values[row]})")
-            data[INTERACTS][key] = torch.from_numpy(values.astype(np.float32) if key == 'rating' else values)
+            data[INTERACTS][key] = torch.from_numpy(np.array(values, np.float32 if key == 'rating' else None))

@@ -1,0 +1,123 @@
+r"""What all benchmarks share: rows that describe themselves, and timing."""
+
+import csv
+import fcntl
+import platform
+import resource
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+import torch_geometric
+
+import lirdrec_pyg
+
+Row = dict[str, Any]
+
+
+def environment(device: str = 'cpu') -> Row:
+    r"""Returns what a reader needs to judge a row: versions, hardware, commit and peak memory."""
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
+    row = {
+        'lirdrec_pyg': lirdrec_pyg.__version__,
+        'commit': commit.stdout.strip(),
+        'torch': torch.__version__,
+        'torch_geometric': torch_geometric.__version__,
+        'python': platform.python_version(),
+        'device': torch.cuda.get_device_name() if device.startswith('cuda') else cpu(),
+        'threads': torch.get_num_threads(),
+        'peak_rss_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    return row
+
+
+def cpu() -> str:
+    r"""Returns the name of the processor and whether it has bfloat16 instructions."""
+    try:
+        text = Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = next((line.partition(':')[2].strip() for line in text.splitlines() if line.startswith('model name')), '')
+    return f'{name or platform.machine()} ({"with" if "avx512_bf16" in text or "amx_bf16" in text else "no"} bf16)'
+
+
+def append(path: Path, row: Row) -> None:
+    r"""Appends a row, safely beside other processes; a file of other columns is refused."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a+', newline='') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        header = next(csv.reader(file), None)
+        if header not in (None, list(row)):
+            raise ValueError(f"'{path}' has other columns than the row ({sorted(set(header) ^ set(row))} differ)")
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if header is None:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    r"""Returns the rows of a file, none if there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def synchronize(device: str) -> None:
+    r"""Waits until the device has done all its work."""
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+
+
+def timed(function: Callable[[], object], repeats: int = 7, device: str = 'cpu', warmup: int = 1) -> list[float]:
+    r"""Returns the seconds of each repetition."""
+    seconds = []
+    for repeat in range(warmup + repeats):
+        synchronize(device)
+        clock = time.perf_counter()
+        function()
+        synchronize(device)
+        if repeat >= warmup:
+            seconds.append(time.perf_counter() - clock)
+    return seconds
+
+
+class PeakMemory:
+    r"""Measures the highest resident memory, in MiB, within a ``with`` block, and what it is above the start."""
+
+    def __enter__(self) -> 'PeakMemory':
+        self._process = psutil.Process()
+        self.start = self.peak = self._process.memory_info().rss / 2**20
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.01):
+            self.peak = max(self.peak, self._process.memory_info().rss / 2**20)
+
+    def __exit__(self, *args: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.peak = max(self.peak, self._process.memory_info().rss / 2**20)
+
+    @property
+    def extra(self) -> float:
+        r"""The peak above what was resident at the start."""
+        return self.peak - self.start
+
+
+def table(rows: list[Row], columns: list[str]) -> str:
+    r"""Returns a plain-text table of some columns."""
+    cells = [columns] + [
+        [f'{row[c]:.4g}' if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)

@@ -1,0 +1,78 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch_geometric.data import HeteroData
+
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
+
+COLUMNS = {'rating': 'rating', 'time': 'timestamp', 'split': 'x_label'}
+
+
+def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
+    r"""Writes data as a folder ``<root>/<name>`` in the format of the MMRec framework, which
+    :class:`~lirdrec_pyg.datasets.MMRecDataset` loads as the same graph and features: ``<name>.inter``,
+    ``<modality>_feat.npy`` and, where items lack it, ``<modality>_mask.npy`` for each modality, ``users.tsv`` and
+    ``items.tsv`` with the raw ids. The latter also has titles, texts and image URLs, where known, each on one line.
+
+    Data without features can be written, too: put ``<modality>_feat.npy``, made of the texts or images in the order of
+    ``items.tsv``, into the folder.
+
+    Args:
+        data (HeteroData): The data, with all of its interactions. Where it has ``split``, that becomes ``x_label``.
+        root (str): The folder in which to make the folder.
+        name (str): Its name.
+
+    Returns:
+        The folder, which appears when it is complete.
+
+    Raises:
+        FileExistsError: If the folder is there already.
+        ValueError: If the data is a view of a split, or has users without interactions.
+    """
+    store = data[INTERACTS]
+    folder = Path(root).expanduser() / name
+    if folder.name != name:
+        raise ValueError(f"'name' needs to be the name of a folder (got {name!r})")
+    if 'edge_label_index' in store:
+        raise ValueError("'data' needs to hold all interactions (got a view of a split, which has `edge_label_index`)")
+    lonely = np.bincount(store.edge_index[0].numpy(), minlength=data[USER].num_nodes) == 0
+    if lonely.any():
+        raise ValueError(f"'data' needs an interaction of each user (got none of {int(lonely.sum())} users, first: "
+                         f'user {int(lonely.argmax())})')  # fmt: skip
+    if folder.exists():
+        raise FileExistsError(f"'{folder}' is there already: remove it, or pass another 'name'")
+    temporary = folder.with_name(f'.{name}.{os.getpid()}.tmp')
+    temporary.mkdir(parents=True)
+    try:
+        table = pd.DataFrame(dict(zip(['userID', 'itemID'], store.edge_index.numpy(), strict=True)))
+        for key, column in COLUMNS.items():
+            if key in store:
+                values = store[key].numpy()
+                table[column] = values.astype(np.float64) if values.dtype.kind == 'f' else values
+        table.to_csv(temporary / f'{name}.inter', sep='\t', index=False)
+        for modality in modalities(data):
+            np.save(temporary / f'{modality}_feat.npy', data[ITEM][f'x_{modality}'].numpy(), allow_pickle=False)
+            if f'has_{modality}' in data[ITEM]:
+                np.save(temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy(), allow_pickle=False)
+        _write_nodes(temporary / 'users.tsv', data, USER, ['raw_id'])
+        _write_nodes(temporary / 'items.tsv', data, ITEM, ['raw_id', 'title', 'text', 'image_url'])
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _write_nodes(path: Path, data: HeteroData, node_type: str, keys: list[str]) -> None:
+    store = data[node_type]
+    columns = {f'{node_type}ID': [str(i) for i in range(store.num_nodes)]}
+    for key in keys:
+        if key in store:
+            columns[key] = [' '.join((value or '').split()) for value in store[key]]
+    if 'raw_id' in columns and columns['raw_id'] != list(store.raw_id):
+        raise ValueError(f"'raw_id' of '{node_type}' needs to be without tabs, line breaks and repeated spaces")
+    with path.open('w', encoding='utf-8', newline='\n') as file:
+        for row in ([*columns], *zip(*columns.values(), strict=True)):
+            file.write('\t'.join(row) + '\n')
