@@ -1,107 +1,231 @@
-r"""Times one training epoch plus one validation of LIRDRec at the size of the Baby dataset, on generated interactions
-and features (or the interactions of a real ``.inter`` file), and appends a CSV row.
+r"""Times a training epoch plus a validation of LIRDRec at Baby's size, and where the time of a step goes, against a
+straightforward implementation of the same mathematics (``straightforward.py``) in the same run.
 
-    python benchmarks/speed/train_epoch.py
-    python benchmarks/speed/train_epoch.py --quick
+    python -m benchmarks.speed.train_epoch
+    python -m benchmarks.speed.train_epoch --root data/graphs --repeats 5 --plot train_epoch.png
+    python -m benchmarks.speed.train_epoch --quick
+
+Competitors take turns, an epoch each. The compressed ones keep 256 principal components of each modality.
 """
 
 import argparse
-import csv
-import platform
-import resource
 import statistics
-import subprocess
 import time
+from collections import defaultdict
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
-import pandas as pd
 import torch
-import torch_geometric
 from torch_geometric.data import HeteroData
-from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import Callback, LIRDRec, fit
-from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+from benchmarks import rows
+from benchmarks.speed.graphs import interactions, with_features
+from benchmarks.speed.straightforward import Trainer, time_epoch
+from lirdrec_pyg import BPRSampler, Callback, LIRDRec, fit
+from lirdrec_pyg.fit import FitResult
+from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 RESULTS = Path(__file__).parent / 'results' / 'train_epoch.csv'
+PHASES = ['sampling', 'encoder', 'propagation', 'rest of forward', 'backward', 'of it propagation', 'optimiser']
+
+
+class Ours:
+    r"""Trains ours an epoch at a time: ``fit`` from a fresh state, with the weights of the epoch before."""
+
+    def __init__(self, train: HeteroData, val: HeteroData, precision: str, layout: str, device: str) -> None:
+        self.train = InteractionGraph(layout)(train).to(device)
+        self.val, self.precision, self.device = val, precision, device
+        self.model = LIRDRec.from_data(self.train, seed=0).to(device)
+
+    def epochs(self, count: int) -> tuple[list[float], FitResult]:
+        r"""Returns the seconds of each epoch with its validation, and the history."""
+        seconds: list[float] = []
+
+        class Clock(Callback):
+            def on_epoch(self, model: object, row: dict[str, float]) -> None:
+                seconds.append(row['seconds'])
+
+        result = fit(
+            self.model, self.train, self.val, epochs=count, patience=count + 1, precision=self.precision,
+            callbacks=[Clock()], progress=False,
+        )  # fmt: skip
+        return seconds, result
+
+
+def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str, float]:
+    r"""Returns the median milliseconds of each phase of a step."""
+    from lirdrec_pyg.fit import _half_features
+
+    model, device = ours.model, ours.device
+    train = _half_features(ours.train) if ours.precision == 'bf16' else ours.train
+    spent: dict[str, float] = defaultdict(float)
+    direction = ['forward']
+
+    def watch(module: torch.nn.Module, name: Callable[[], str]) -> list[torch.utils.hooks.RemovableHandle]:
+        clock: list[float] = []
+
+        def before(*args: object) -> None:
+            rows.synchronize(device)
+            clock.append(time.perf_counter())
+
+        def after(*args: object) -> None:
+            rows.synchronize(device)
+            spent[name()] += time.perf_counter() - clock.pop()
+
+        return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+
+    handles = watch(model.propagation.conv, lambda: f'propagation {direction[0]}')
+    for encoder in [*model.encoders.values(), model.shared_encoder]:
+        handles += watch(encoder, lambda: 'encoder')
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    sampler = BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes)
+    clock = time.perf_counter()
+    batches = list(sampler)
+    sampling = (time.perf_counter() - clock) / len(batches)
+    model.train()
+    model.on_epoch_start(1)
+    records = []
+
+    def step(batch: tuple[torch.Tensor, ...]) -> None:
+        spent.clear()
+        direction[0] = 'forward'
+        marks = []
+
+        def mark() -> None:
+            rows.synchronize(device)
+            marks.append(time.perf_counter())
+
+        mark()
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(train, *(index.to(device) for index in batch))
+        mark()
+        direction[0] = 'backward'
+        loss.backward()
+        mark()
+        optimizer.step()
+        mark()
+        forward, backward, update = (b - a for a, b in pairwise(marks))
+        known = spent['encoder'] + spent['propagation forward']
+        parts = [sampling, spent['encoder'], spent['propagation forward'], forward - known, backward]
+        records.append([*parts, spent['propagation backward'], update])
+
+    for index in range(steps):
+        step(batches[index % len(batches)])
+    if profile is not None:
+        with torch.profiler.profile() as trace:
+            step(batches[0])
+        trace.export_chrome_trace(str(profile))
+    for handle in handles:
+        handle.remove()
+    columns = zip(*records[2:], strict=True)
+    return {name: 1e3 * statistics.median(column) for name, column in zip(PHASES, columns, strict=True)}
+
+
+def matmul_ceiling(num_items: int, width: int, dtype: torch.dtype, device: str) -> float:
+    r"""Returns the GFLOP/s of a product of the encoder's form."""
+    x, weight = torch.randn(num_items, width, device=device).to(dtype), torch.randn(256, width, device=device).to(dtype)
+    seconds = min(rows.timed(lambda: torch.nn.functional.linear(x, weight), 7, device))
+    return 2 * num_items * width * 256 / seconds / 1e9
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--inter', type=Path, help='an .inter file (default: power-law interactions at Baby size)')
-    parser.add_argument('--epochs', type=int, default=3, help='epochs timed, after one to warm up')
+    parser.add_argument('--root', type=Path, help='a folder with baby.inter (default: generated interactions)')
+    parser.add_argument('--size', default='baby', help='baby, sports, clothing or elec (default: %(default)s)')
+    parser.add_argument('--repeats', type=int, default=3, help='epochs of each, after one to warm up')
+    parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=256, bf16 r=256')
+    parser.add_argument('--components', type=int, default=256, help='kept by the compressed ones (%(default)s)')
     parser.add_argument('--layout', default='csr', help='of the adjacency (default: %(default)s)')
-    parser.add_argument('--quick', action='store_true', help='a hundredth of the size, no row')
-    parser.add_argument('--rows', type=Path, default=RESULTS, help='the CSV file to append to')
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
+    parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    parser.add_argument('--plot', type=Path, help='draw where the time of a step goes, as PNG')
+    parser.add_argument('--profile', type=Path, help='write a trace of a step of the last one, for chrome://tracing')
     args = parser.parse_args()
+    scale = 0.01 if args.quick else 1.0
+    data, source = interactions(args.size, args.root, scale=scale)
+    widths = {'image': 64, 'text': 16} if args.quick else {'image': 4096, 'text': 384}
+    components = 16 if args.quick else args.components
+    data = with_features(data, widths)
+    data = ItemKNNGraph(k=min(10, data[ITEM].num_nodes), weights={'image': 0.1, 'text': 0.9})(data)
+    train, val, _ = FixedSplit()(DCT()(data))
+    small, small_val, _ = FixedSplit()(DCT()(PCA(components)(data)))
 
-    data = baby_sized(scale=0.01 if args.quick else 1.0, path=args.inter)
-    data = Compose([DCT(), ItemKNNGraph(k=10, weights={'image': 0.1, 'text': 0.9})])(data)
-    train, val, _ = FixedSplit()(data)
-    train = InteractionGraph(args.layout)(train)
-    model = LIRDRec.from_data(train, seed=0)
-
-    seconds = []
-
-    class Clock(Callback):
-        def on_epoch(self, model, row):  # type: ignore[no-untyped-def]
-            seconds.append(row['seconds'])
-
-    clock = time.perf_counter()
-    fit(model, train, val, epochs=1 + args.epochs, callbacks=[Clock()], progress=False)
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
-    row = {
-        'users': data[USER].num_nodes,
-        'items': data[ITEM].num_nodes,
-        'train_interactions': train[INTERACTS].edge_index.size(1),
-        'widths': '4096+384' if not args.quick else '40+16',
-        'interactions': args.inter.name if args.inter else 'generated',
-        'layout': args.layout,
-        'precision': 'fp32',
-        'epoch_and_validation_s': round(statistics.median(seconds[1:]), 3),
-        'epochs_timed': args.epochs,
-        'total_s': round(time.perf_counter() - clock, 1),
-        'threads': torch.get_num_threads(),
-        'peak_rss_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        'machine': f'{platform.machine()} CPU',
-        'torch': torch.__version__,
-        'torch_geometric': torch_geometric.__version__,
-        'commit': commit.stdout.strip(),
+    makers: dict[str, Callable[[], Ours]] = {
+        'fp32': lambda: Ours(train, val, 'fp32', args.layout, args.device),
+        'bf16': lambda: Ours(train, val, 'bf16', args.layout, args.device),
+        f'fp32 r={components}': lambda: Ours(small, small_val, 'fp32', args.layout, args.device),
+        f'bf16 r={components}': lambda: Ours(small, small_val, 'bf16', args.layout, args.device),
     }
-    for key, value in row.items():
-        print(f'{key:<24}{value}')
-    if not args.quick:
-        new = not args.rows.is_file()
-        args.rows.parent.mkdir(parents=True, exist_ok=True)
-        with args.rows.open('a', newline='') as file:
-            writer = csv.DictWriter(file, fieldnames=list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+    names = ['straightforward', *makers] if args.only is None else args.only
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    competitors = {name: makers[name]() for name in names if name != 'straightforward'}
+    baseline = None
+    if 'straightforward' in names:
+        graph = InteractionGraph()(train)
+        baseline = Trainer(LIRDRec.from_data(graph, seed=0), graph, val)
+    for repeat in range(1 + args.repeats):
+        for name in names:
+            if name == 'straightforward':
+                assert baseline is not None
+                spent, _, _ = time_epoch(baseline, repeat + 1)
+            else:
+                spent = competitors[name].epochs(1)[0][0]
+            if repeat > 0:
+                seconds[name].append(spent)
+            print(f'{name:<16}{"(warm-up) " if repeat == 0 else ""}{spent:.2f} s', flush=True)
+
+    out = []
+    for name in names:
+        row: rows.Row = {'competitor': name, 'size': args.size if not args.quick else 'quick', 'interactions': source}
+        row |= {'users': data[USER].num_nodes, 'items': data[ITEM].num_nodes}
+        row |= {'train_interactions': train[INTERACTS].edge_index.size(1), 'layout': args.layout}
+        row |= {'epoch_and_validation_s': round(statistics.median(seconds[name]), 3), 'repeats': args.repeats}
+        ratio = float('nan')
+        if 'straightforward' in names:
+            ratio = statistics.median(seconds['straightforward']) / statistics.median(seconds[name])
+        row['times_faster'] = round(ratio, 2)
+        measured = dict.fromkeys(PHASES, float('nan'))
+        reached = ceiling = float('nan')
+        if name != 'straightforward':
+            ours = competitors[name]
+            measured = phases(ours, profile=args.profile if name == names[-1] else None)
+            width = 2 * sum(ours.train[ITEM][f'x_{m}'].size(1) for m in modalities(ours.train))
+            dtype = torch.bfloat16 if ours.precision == 'bf16' else torch.float32
+            if measured['encoder'] > 0:
+                reached = 2 * data[ITEM].num_nodes * width * 256 / measured['encoder'] / 1e6
+            ceiling = matmul_ceiling(data[ITEM].num_nodes, width // 2, dtype, args.device)
+        row |= {f'{phase.replace(" ", "_")}_ms': round(value, 2) for phase, value in measured.items()}
+        row |= {'encoder_gflops': round(reached, 1), 'matmul_ceiling_gflops': round(ceiling, 1)}
+        out.append(row | rows.environment(args.device))
+    shown = ['competitor', 'epoch_and_validation_s', 'times_faster', *(c for c in out[0] if c.endswith('_ms'))]
+    print(rows.table(out, [*shown, 'encoder_gflops', 'matmul_ceiling_gflops']))
+    if args.rows or not args.quick:
+        for row in out:
+            rows.append(args.rows or RESULTS, row)
+    if args.plot:
+        plot(out, args.plot)
 
 
-def baby_sized(scale: float, path: Path | None, seed: int = 0) -> HeteroData:
-    r"""Returns data of Baby's size: 19,445 users, 7,050 items, 4,096 + 384 features, 161 thousand interactions."""
-    generator = torch.Generator().manual_seed(seed)
-    data = HeteroData()
-    if path is not None:
-        frame = pd.read_csv(path, sep='\t')
-        data[INTERACTS].edge_index = torch.from_numpy(frame[['userID', 'itemID']].to_numpy().T.copy())
-        data[INTERACTS].split = torch.from_numpy(frame['x_label'].to_numpy())
-    else:
-        num_users, num_items, size = round(19_445 * scale), round(7_050 * scale), round(175_000 * scale)
-        user = torch.cat([torch.arange(num_users), torch.randint(num_users, (size - num_users,), generator=generator)])
-        item = (torch.rand(size, generator=generator) ** 2.2 * num_items).long()
-        key = (user * num_items + item).unique()
-        data[INTERACTS].edge_index = torch.stack([key // num_items, key % num_items])
-        draw = torch.rand(key.numel(), generator=generator)
-        data[INTERACTS].split = (draw > 0.737).long() + (draw > 0.866).long()
-    data[USER].num_nodes, data[ITEM].num_nodes = (int(row.max()) + 1 for row in data[INTERACTS].edge_index)
-    for name, width in [('image', 4096), ('text', 384)]:
-        width = width if scale == 1 else max(16, round(width * scale))
-        data[ITEM][f'x_{name}'] = torch.randn(data[ITEM].num_nodes, width, generator=generator)
-    return data
+def plot(out: list[rows.Row], path: Path) -> None:
+    r"""Draws where the time of a step goes."""
+    import matplotlib.pyplot as plt
+
+    parts = ['sampling', 'encoder', 'propagation', 'rest_of_forward', 'backward', 'optimiser']
+    bars = [row for row in out if row['competitor'] != 'straightforward']
+    figure, axes = plt.subplots(figsize=(7, 0.6 * len(bars) + 1.6), layout='constrained')
+    left = [0.0] * len(bars)
+    for part in parts:
+        widths = [row[f'{part}_ms'] for row in bars]
+        axes.barh([row['competitor'] for row in bars], widths, left=left, label=part.replace('_', ' '))
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel('milliseconds of a training step')
+    axes.set_title(f"LIRDRec at {bars[0]['size']}'s size, {bars[0]['threads']} threads")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == '__main__':

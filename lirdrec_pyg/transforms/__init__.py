@@ -1,10 +1,12 @@
 from lirdrec_pyg.transforms.dct import DCT
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph
 from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph
+from lirdrec_pyg.transforms.pca import PCA
 from lirdrec_pyg.transforms.splits import ColdItemSplit, FixedSplit, LeaveLastOut, RandomSplit, TemporalSplit
 
 __all__ = [
     'DCT',
+    'PCA',
     'ColdItemSplit',
     'FixedSplit',
     'InteractionGraph',
