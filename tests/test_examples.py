@@ -70,6 +70,24 @@ def test_build_amazon(tmp_path, version):
         )
 
 
+def test_own_catalogue(tmp_path):
+    out = run('examples/own_catalogue.py', '--folder', str(tmp_path), '--epochs', '20')
+    assert 'InteractionTable(48 interactions, 12 users, 14 items)' in out
+    with (tmp_path / 'recommendations.csv').open(newline='') as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 12 * 3
+    assert not {row['user'] for row in table} - {line.partition(',')[0] for line in (tmp_path / 'orders.csv').open()}
+
+
+def test_extract_features(tmp_path):
+    pytest.importorskip('sentence_transformers')
+    pytest.importorskip('PIL')
+    out = run('examples/extract_features.py', '--fake', '--out', str(tmp_path))
+    assert 'image: (5, 16)' in out
+    assert np.load(tmp_path / 'image_mask.npy').tolist() == [True] * 4 + [False]
+    assert np.load(tmp_path / 'caption_feat.npy').shape == (5, 16)
+
+
 def test_amazon_parse_quick(tmp_path):
     out = run('benchmarks/speed/amazon_parse.py', '--quick', '--root', str(tmp_path))
     assert 'peak_rss_mib' in out

@@ -1,0 +1,64 @@
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lirdrec_pyg.features._encode import EncodedFeatures, Encoder, Unreadable, encode
+
+Paths = Sequence[str | os.PathLike[str] | None]
+
+
+def encode_images(
+    paths: Paths,
+    encoder: Encoder,
+    folder: str | os.PathLike[str],
+    modality: str = 'image',
+    *,
+    root: str | os.PathLike[str] | None = None,
+    ids: Sequence[str] | None = None,
+    batch_size: int = 32,
+    shard_size: int = 1024,
+    half: bool = False,
+    resume: bool = True,
+    progress: bool = True,
+) -> EncodedFeatures:
+    r"""Encodes images as :func:`~lirdrec_pyg.features.encode_texts` does texts. An image that is not there or can't be
+    read is counted, listed in the manifest and marked in the mask; its row is zero, never a mean of others.
+
+    Args:
+        paths (sequence of path or None): The files of the images, in the order of the items.
+        encoder (callable): Takes a list of RGB :class:`PIL.Image.Image` and returns a matrix with a row for each,
+            *e.g.*, :class:`~lirdrec_pyg.features.TransformersImageEncoder`.
+        folder (path): Where to write.
+        modality (str, optional): The name of the modality. (default: ``'image'``)
+        root (path, optional): The folder that relative ``paths`` start from.
+        ids, batch_size, shard_size, half, resume, progress (optional): As for texts.
+
+    Raises:
+        ValueError: If the encoder returns something else than finite rows of one width, or no image can be encoded.
+    """
+    files = locate(paths, root)
+    return encode(
+        files, encoder, open_image, folder, modality, ids, batch_size, shard_size, half, resume, progress
+    )  # fmt: skip
+
+
+def locate(paths: Paths, root: str | os.PathLike[str] | None) -> list[str | None]:
+    r"""Returns the paths from ``root`` on, and :obj:`None` for empty ones."""
+    return [None if not path else str(Path(path) if root is None else Path(root) / path) for path in paths]
+
+
+def open_image(path: str | None) -> Any:
+    r"""Returns a file as an RGB image, :obj:`None` if there is no path; raises if it can't be read."""
+    if path is None:
+        return None
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return image.convert('RGB')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(f'{path} ({type(error).__name__})') from error

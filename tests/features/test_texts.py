@@ -1,0 +1,120 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from lirdrec_pyg.features import encode_texts
+
+TEXTS = ['red kettle', 'blue kettle', '', 'fork', None, 'spoon', 'knife', 'a big red plate']
+
+
+class Letters:
+    r"""Counts letters."""
+
+    name, revision = 'letters', '1'
+
+    def __init__(self, fail_after=None):
+        self.texts = []
+        self.fail_after = fail_after
+
+    def __call__(self, texts):
+        if self.fail_after is not None and len(self.texts) >= self.fail_after:
+            raise KeyboardInterrupt
+        self.texts += texts
+        return torch.tensor([[float(text.count(letter)) for letter in 'abcde'] for text in texts])
+
+
+def encode(folder, encoder, texts=TEXTS, **kwargs):
+    return encode_texts(texts, encoder, folder, batch_size=2, shard_size=3, progress=False, **kwargs)
+
+
+def test_features_mask_and_manifest(tmp_path):
+    out = encode(tmp_path, Letters(), ids=list('abcdefgh'))
+    assert out.x.dtype == torch.float32
+    assert out.x[0].tolist() == [0, 0, 0, 1, 3]
+    assert out.has.tolist() == [True, True, False, True, False, True, True, True]
+    assert not out.x[~out.has].any()
+    assert sorted(os.listdir(tmp_path)) == ['text_feat.npy', 'text_manifest.json', 'text_mask.npy']
+    assert np.array_equal(np.load(tmp_path / 'text_feat.npy'), out.x.numpy())
+    assert np.array_equal(np.load(tmp_path / 'text_mask.npy'), out.has.numpy())
+    known = json.loads((tmp_path / 'text_manifest.json').read_text())
+    assert known == out.manifest
+    assert (known['count'], known['dim'], known['dtype'], known['missing']) == (8, 5, 'float32', 2)
+    assert (known['encoder'], known['revision'], known['unreadable']) == ('letters', '1', 0)
+    assert len(known['sha256']) == len(known['ids_sha256']) == 64
+
+
+def test_a_job_that_dies_loses_at_most_one_piece(tmp_path):
+    expected = encode(tmp_path / 'whole', Letters())
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path / 'part', Letters(fail_after=4))
+    assert not (tmp_path / 'part' / 'text_feat.npy').exists()
+    encoder = Letters()
+    out = encode(tmp_path / 'part', encoder)
+    assert encoder.texts in (TEXTS[3:4] + TEXTS[5:], TEXTS[6:])
+    assert 'red kettle' not in encoder.texts
+    assert torch.equal(out.x, expected.x)
+    assert out.manifest['sha256'] == expected.manifest['sha256']
+    assert '.text_shards' not in os.listdir(tmp_path / 'part')
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    first = encode(tmp_path, Letters())
+    encoder = Letters()
+    again = encode(tmp_path, encoder)
+    assert encoder.texts == []
+    assert torch.equal(first.x, again.x)
+    assert torch.equal(first.has, again.has)
+    encode(tmp_path, encoder, resume=False)
+    assert len(encoder.texts) == 6
+    encoder = Letters()
+    encode(tmp_path, encoder, texts=[*TEXTS[:-1], 'cup'])  # other texts
+    assert 'cup' in encoder.texts
+    encoder.revision = '2'
+    encoder.texts = []
+    encode(tmp_path, encoder)
+    assert len(encoder.texts) == 6
+
+
+def test_pieces_of_another_job_are_thrown_away(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path, Letters(fail_after=4))
+    encoder = Letters()
+    with pytest.warns(UserWarning, match='holds pieces of another job'):
+        encode(tmp_path, encoder, texts=['x', *TEXTS[1:]])
+    assert len(encoder.texts) == 6
+
+
+def test_half_precision_and_no_mask_where_all_are_there(tmp_path):
+    encode(tmp_path, Letters())
+    out = encode(tmp_path, Letters(), texts=['a', 'bb'], half=True)
+    assert np.load(out.path).dtype == np.float16
+    assert out.x.dtype == torch.float32
+    assert not (tmp_path / 'text_mask.npy').exists()
+
+
+@pytest.mark.parametrize(
+    ('encoder', 'message'),
+    [
+        (lambda texts: torch.ones(1, 2), 'a row for each of 2 inputs'),
+        (lambda texts: torch.ones(len(texts)), r'got shape \(2,\)'),
+        (lambda texts: torch.ones(len(texts), len(texts[0])), 'rows of one width'),
+        (lambda texts: torch.full((len(texts), 2), float('nan')), 'NaN or Inf for row 0'),
+    ],
+)
+def test_refuses_what_encoders_return(tmp_path, encoder, message):
+    with pytest.raises(ValueError, match=message):
+        encode(tmp_path, encoder)
+
+
+def test_refuses_arguments(tmp_path):
+    for kwargs, message in [
+        ({'texts': []}, 'need to be positive \\(got 0'),
+        ({'ids': ['a']}, "'ids' needs to name each of the 8 inputs \\(got 1\\)"),
+        ({'modality': 'no name'}, "'modality' needs to be a name"),
+        ({'texts': ['', None]}, "none of the 2 inputs of modality 'text' can be encoded"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            encode(tmp_path, Letters(), **kwargs)
