@@ -120,7 +120,9 @@ def make_fake(args: argparse.Namespace) -> None:
         text_config=hf.LlamaConfig(vocab_size=len(words), pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes),
         image_token_id=4,
     )
-    hf.LlavaForConditionalGeneration(config).save_pretrained(llava)
+    model = hf.LlavaForConditionalGeneration(config)
+    model.generation_config.suppress_tokens = list(range(5))  # it writes words
+    model.save_pretrained(llava)
     template = (
         '{% for m in messages %}{% for part in m.content %}'
         "{{ '<image> ' if part.type == 'image' else part.text }}{% endfor %}{% endfor %}"
