@@ -3,7 +3,7 @@ r"""The experiments: each gives the jobs of one question on a dataset."""
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from run import Job, job
+from benchmarks.quality.run import Job, job
 
 SEEDS = {'scientific': range(5), 'movielens': range(5)}
 Settings = dict[str, dict[str, Any]]

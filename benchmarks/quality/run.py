@@ -1,9 +1,9 @@
 r"""Trains a model on a dataset for some seeds and appends a CSV row for each: all metrics, settings and versions. A row
 that exists is not run again, so an interrupted queue goes on where it was.
 
-    python benchmarks/quality/run.py --root data --dataset scientific --model LIRDRec --seeds 0 1 2
-    python benchmarks/quality/run.py --root data --dataset scientific --model LightGCN --set fit.lr=1e-2
-    python benchmarks/quality/run.py --root data --experiment ablation --dataset scientific
+    python -m benchmarks.quality.run --root data --dataset scientific --model LIRDRec --seeds 0 1 2
+    python -m benchmarks.quality.run --root data --dataset scientific --model LightGCN --set fit.lr=1e-2
+    python -m benchmarks.quality.run --root data --experiment ablation --dataset scientific
 
 A setting is one of the model's constructor (``model.``), of ``fit`` (``fit.``) or of the content (``content.``: ``k``
 and ``weights`` of the item graph, and ``transform``, what the shared encoder reads). Experiments are lists of jobs, see
@@ -12,23 +12,17 @@ and ``weights`` of the item graph, and ``transform``, what the shared encoder re
 
 import argparse
 import copy
-import csv
-import fcntl
 import json
-import platform
-import resource
-import subprocess
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import catalogues
 import torch
-import torch_geometric
 from torch_geometric.data import HeteroData
 
-import lirdrec_pyg
+from benchmarks import rows
+from benchmarks.quality import catalogues
 from lirdrec_pyg import Recommender, evaluate, fit, nn
 from lirdrec_pyg.transforms import InteractionGraph
 
@@ -87,7 +81,7 @@ def run(job: Job, root: Path) -> dict[str, Any]:
         embeddings = model.encode(train)
     for name, view in [('val', val), ('test', test)]:
         row |= {f'{name}_{k}': round(v, 6) for k, v in evaluate(embeddings, view, k=KS, metrics=METRICS).items()}
-    return row | environment()
+    return row | rows.environment()
 
 
 def key(job: Job) -> dict[str, Any]:
@@ -104,49 +98,20 @@ def key(job: Job) -> dict[str, Any]:
     }
 
 
-def environment() -> dict[str, Any]:
-    r"""Returns what a reader needs to judge a row: versions, hardware, commit and peak memory."""
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
-    return {
-        'lirdrec_pyg': lirdrec_pyg.__version__,
-        'commit': commit.stdout.strip(),
-        'torch': torch.__version__,
-        'torch_geometric': torch_geometric.__version__,
-        'python': platform.python_version(),
-        'device': f'{platform.machine()} CPU',
-        'threads': torch.get_num_threads(),
-        'peak_rss_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
-
-
 def known(path: Path) -> set[tuple[str, ...]]:
     r"""Returns the keys of the rows that a file has."""
-    if not path.is_file():
-        return set()
-    with path.open(newline='') as file:
-        return {tuple(row[name] for name in KEYS) for row in csv.DictReader(file)}
+    return {tuple(row[name] for name in KEYS) for row in rows.read(path)}
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    r"""Appends a row, safely beside other processes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a+', newline='') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def run_all(jobs: Iterable[Job], root: Path, rows: Path, shard: str = '0/1') -> None:
+def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> None:
     r"""Runs the jobs that have no row yet, or every n-th of them."""
     index, _, count = shard.partition('/')
     for number, one in enumerate(jobs):
         cells = tuple(str(value) for value in key(one).values())
-        if number % int(count) != int(index) or cells in known(rows):
+        if number % int(count) != int(index) or cells in known(path):
             continue
         row = run(one, root)
-        append(rows, row)
+        rows.append(path, row)
         print(
             f'{one["dataset"]} {one["experiment"]} {one["variant"] or one["model"]} seed {one["seed"]}: '
             f'val ndcg@20 {row["val_ndcg@20"]:.4f}, test recall@20 {row["test_recall@20"]:.4f}, '
@@ -182,7 +147,7 @@ def main() -> None:
     parser.add_argument('--shard', default='0/1', help='run only every n-th job: 0/2 here, 1/2 there')
     args = parser.parse_args()
     if args.experiment:
-        import experiments
+        from benchmarks.quality import experiments
 
         jobs = [
             job
