@@ -22,7 +22,7 @@ from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
 from lirdrec_pyg.nn import LIRDRec
-from lirdrec_pyg.transforms import FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
+from lirdrec_pyg.transforms import PCA, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
 from lirdrec_pyg.typing import ITEM, modalities
 
 PUBLISHED = ('baby', 'sports', 'clothing', 'elec', 'microlens')  # folders of the MMRec framework
@@ -112,6 +112,7 @@ def content(
     drop: float = 0.0,
     fill: str = 'mask',
     item_graph: str = 'knn',
+    components: int | None = None,
     seed: int = 0,
 ) -> HeteroData:
     r"""Returns data with what the shared encoder reads and with the item graph.
@@ -124,6 +125,8 @@ def content(
         drop (float, optional): The share of items whose image is taken away.
         fill (str, optional): ``'mask'`` marks these as missing, ``'mean'`` gives them the mean of the others.
         item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
+        components (int, optional): How many principal components of each modality the encoders read; the item graph is
+            that of the whole features.
         seed (int, optional): The seed of all this.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -134,15 +137,15 @@ def content(
         weights = (
             {'image': 0.1, 'text': 0.9} if set(names) == {'image', 'text'} else dict.fromkeys(names, 1 / len(names))
         )
-    data = Spectrum(transform, seed=seed)(data)
-    if k == 0:
-        return data
-    data = ItemKNNGraph(k=k, weights=weights)(data)
-    if item_graph == 'shuffled':
+    if k > 0:
+        data = ItemKNNGraph(k=k, weights=weights)(data)
+    if k > 0 and item_graph == 'shuffled':
         store = data['item', 'similar_to', 'item']
         perm = torch.randperm(data[ITEM].num_nodes, generator=generator)
         store.edge_index = torch.stack([store.edge_index[0], perm[store.edge_index[1]]])
-    return data
+    if components is not None:
+        data = PCA(components)(data)
+    return Spectrum(transform, seed=seed)(data)
 
 
 def without_images(data: HeteroData, share: float, fill: str, generator: torch.Generator) -> HeteroData:

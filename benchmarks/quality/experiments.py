@@ -21,21 +21,15 @@ def jobs(experiment: str, dataset: str, variants: dict[str, tuple[str, Settings]
             yield job(dataset, model, seed, settings, experiment, variant)
 
 
-def missing(dataset: str) -> Iterator[Job]:
-    r"""30 % of the images are taken away: are items without one better marked, or given the mean of the others?"""
+def precision(dataset: str) -> Iterator[Job]:
+    r"""Do half precision and compressed features cost quality?"""
     variants: dict[str, tuple[str, Settings]] = {
-        'mask': ('LIRDRec', {'content': {'drop': 0.3, 'fill': 'mask'}}),
-        'mean': ('LIRDRec', {'content': {'drop': 0.3, 'fill': 'mean'}}),
-        'mask, image weight 0.5': (
-            'LIRDRec',
-            {'content': {'drop': 0.3, 'fill': 'mask', 'weights': {'image': 0.5, 'text': 0.5}}},
-        ),
-        'mean, image weight 0.5': (
-            'LIRDRec',
-            {'content': {'drop': 0.3, 'fill': 'mean', 'weights': {'image': 0.5, 'text': 0.5}}},
-        ),
+        'fp32': ('LIRDRec', {}),
+        'bf16': ('LIRDRec', {'fit': {'precision': 'bf16'}}),
+        'bf16, r=128': ('LIRDRec', {'fit': {'precision': 'bf16'}, 'content': {'components': 128}}),
+        'bf16, r=64': ('LIRDRec', {'fit': {'precision': 'bf16'}, 'content': {'components': 64}}),
     }
-    return jobs('missing', dataset, variants, range(3))
+    return jobs('precision', dataset, variants, range(5))
 
 
 def text(dataset: str) -> Iterator[Job]:
@@ -47,4 +41,4 @@ def text(dataset: str) -> Iterator[Job]:
     return jobs('text', dataset, variants, range(3))
 
 
-EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {'missing': missing, 'text': text}
+EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {'precision': precision, 'text': text}
