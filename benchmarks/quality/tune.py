@@ -1,0 +1,191 @@
+r"""Chooses the settings of each model on a dataset by validation recall@20 alone, with the same number of trials for
+every model, and writes them to ``results/settings.json``, from which the experiment ``main`` takes them.
+
+    python -m benchmarks.quality.tune --root data --dataset scientific movielens
+    python -m benchmarks.quality.tune --root data --dataset scientific --model LightGCN --trials 12
+
+The test view is never loaded. Studies are kept in ``runs/tune.db``: a study that was interrupted goes on.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from benchmarks.quality import run
+from lirdrec_pyg import fit
+
+SETTINGS = Path(__file__).parent / 'results' / 'settings.json'
+Space = Callable[[optuna.Trial], dict[str, dict[str, Any]]]
+
+
+def image_weight(trial: optuna.Trial, dataset: str) -> dict[str, Any]:
+    r"""Suggests the weights of the item graph, where there are two modalities to weigh."""
+    names = {'scientific': ('image', 'text'), 'movielens': ('genre', 'text'), 'microlens_50k': ('word', 'text')}
+    if dataset not in names:
+        return {}
+    weight = trial.suggest_categorical('weight', [0.1, 0.3, 0.5])
+    return {'weights': dict(zip(names[dataset], (weight, 1 - weight), strict=True))}
+
+
+def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'num_layers': trial.suggest_int('num_layers', 1, 3),
+            'reg_weight': trial.suggest_categorical('reg_weight', [1e-5, 1e-4, 1e-3, 1e-2]),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [1e-4, 3e-4, 1e-3])},
+        'content': {'k': trial.suggest_categorical('k', [5, 10, 20]), **image_weight(trial, dataset)},
+    }
+
+
+def ours(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'loss': 'softmax',
+            'pwc': trial.suggest_categorical('pwc', ['attention', 'uniform']),
+            'dropout': trial.suggest_categorical('dropout', [0.0, 0.3, 0.5]),
+            'temperature': trial.suggest_categorical('temperature', [0.1, 0.15, 0.2, 0.3]),
+            'num_layers': trial.suggest_int('num_layers', 1, 3),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
+        'content': {
+            'k': trial.suggest_categorical('k', [5, 10]),
+            'transform': trial.suggest_categorical('transform', ['dct', 'whiten']),
+            **image_weight(trial, dataset),
+        },
+    }
+
+
+def lightgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'num_layers': trial.suggest_int('num_layers', 1, 4),
+            'reg_weight': trial.suggest_categorical('reg_weight', [1e-5, 1e-4, 1e-3, 1e-2]),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [1e-3, 2e-3, 5e-3])},
+    }
+
+
+def factors(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {'reg_weight': trial.suggest_categorical('reg_weight', [1e-4, 1e-3, 1e-2, 1e-1])},
+        'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
+    }
+
+
+def freedom(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'dropout': trial.suggest_categorical('dropout', [0.0, 0.5, 0.8, 0.9]),
+            'reg_weight': trial.suggest_categorical('reg_weight', [0.0, 1e-4, 1e-3, 1e-2]),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
+        'content': image_weight(trial, dataset),
+    }
+
+
+def bm3(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'num_layers': trial.suggest_int('num_layers', 1, 2),
+            'dropout': trial.suggest_categorical('dropout', [0.3, 0.5]),
+            'reg_weight': trial.suggest_categorical('reg_weight', [1e-2, 1e-1]),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
+    }
+
+
+def mgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+    return {
+        'model': {
+            'contrast_weight': trial.suggest_categorical('contrast_weight', [1e-3, 1e-2, 1e-1]),
+            'num_layers': trial.suggest_int('num_layers', 2, 3),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [2e-4, 5e-4, 1e-3])},
+        'content': image_weight(trial, dataset),
+    }
+
+
+SPACES: dict[str, tuple[str, Callable[[optuna.Trial, str], dict[str, dict[str, Any]]]]] = {
+    'LIRDRec': ('LIRDRec', lirdrec),
+    'LIRDRec, ours': ('LIRDRec', ours),
+    'LightGCN': ('LightGCN', lightgcn),
+    'BPRMF': ('BPRMF', factors),
+    'VBPR': ('VBPR', factors),
+    'FREEDOM': ('FREEDOM', freedom),
+    'BM3': ('BM3', bm3),
+    'MGCN': ('MGCN', mgcn),
+}
+
+
+def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) -> optuna.Study:
+    r"""Returns the study of a model on a dataset, with that many trials."""
+    model, space = SPACES[name]
+    study = optuna.create_study(
+        study_name=f'{dataset}: {name}',
+        storage=storage,
+        direction='maximize',
+        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2)),
+        load_if_exists=True,
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        settings = space(trial, dataset)
+        trial.set_user_attr('settings', settings)
+        for other in trial.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
+            if other.params == trial.params:
+                return float(other.value or 0)
+        job = run.job(dataset, model, 0, settings)
+        train, val = run.views(job, root, test=False)
+        result = fit(run.build(job, train), train, val, seed=0, patience=10, progress=False, **settings.get('fit', {}))
+        return result.best_value
+
+    done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
+    study.optimize(objective, n_trials=max(0, trials - done))
+    return study
+
+
+def save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
+    r"""Writes the best settings, beside those of others."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    known.setdefault(dataset, {})[name] = {
+        'model': SPACES[name][0],
+        'settings': study.best_trial.user_attrs['settings'],
+        'val_recall@20': round(study.best_value, 6),
+        'trials': len(trials),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
+    os.replace(temporary, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
+    parser.add_argument('--dataset', nargs='+', default=['scientific'], help='one or more of catalogues.py')
+    parser.add_argument('--model', nargs='+', default=list(SPACES), help='default: all')
+    parser.add_argument('--trials', type=int, default=12, help='of each model (default: %(default)s)')
+    parser.add_argument('--storage', default='sqlite:///runs/tune.db', help='of Optuna (default: %(default)s)')
+    parser.add_argument('--settings', type=Path, default=SETTINGS, help='the JSON file to write')
+    args = parser.parse_args()
+    if args.storage.startswith('sqlite:///'):
+        Path(args.storage.removeprefix('sqlite:///')).parent.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for dataset in args.dataset:
+        for name in args.model:
+            study = tune(dataset, name, args.root, args.trials, args.storage)
+            save(dataset, name, study, args.settings)
+            print(
+                f'{dataset}, {name}: {study.best_value:.4f} with {study.best_trial.user_attrs["settings"]}', flush=True
+            )
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,93 @@
+r"""The quality benchmarks: rows are resumable and complete, and nothing is chosen by a test metric."""
+
+import csv
+import json
+
+import pytest
+
+from benchmarks.quality import catalogues, experiments, run
+
+
+def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
+    jobs = [
+        run.job('fake', 'LIRDRec', seed, {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}) for seed in (0, 1)
+    ]
+    path = tmp_path / 'rows.csv'
+    run.run_all(jobs[:1], tmp_path, path)
+    run.run_all(jobs, tmp_path, path)
+    monkeypatch.setattr(run, 'run', None)  # all are there
+    run.run_all(jobs, tmp_path, path)
+    with path.open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['seed'] for row in rows] == ['0', '1']
+    assert json.loads(rows[0]['settings'])['fit'] == {'epochs': 2}
+    for name in (
+        'test_recall@5',
+        'test_ndcg@50',
+        'test_mrr@20',
+        'test_coverage@10',
+        'val_recall@20',
+        'seconds',
+        'torch',
+    ):
+        assert float(rows[0][name].partition('+')[0].rpartition('.')[0] or 0) >= 0
+    assert rows[0]['test_recall@20'] != rows[1]['test_recall@20']
+
+
+def test_rerunning_a_row_reproduces_it(tmp_path):
+    job = run.job('fake', 'LIRDRec', 3, {'model': {'hidden_channels': 8, 'loss': 'softmax'}, 'fit': {'epochs': 3}})
+    first, again = run.run(job, tmp_path), run.run(job, tmp_path)
+    for name, value in first.items():
+        if '@' in name:
+            assert again[name] == pytest.approx(value, abs=1e-6), name
+
+
+class Untouchable:
+    r"""A test view that nobody may look at."""
+
+    def __getattr__(self, name):
+        raise AssertionError('the test view was read')
+
+    __getitem__ = __getattr__
+
+
+def test_tuning_never_reads_the_test_view(tmp_path, monkeypatch):
+    pytest.importorskip('optuna')
+    from benchmarks.quality import tune
+
+    real = catalogues.split('fake')
+    monkeypatch.setattr(catalogues, 'split', lambda name: lambda data: (*real(data)[:2], Untouchable()))
+    with pytest.raises(AssertionError, match='the test view was read'):
+        run.run(run.job('fake', 'Popularity'), tmp_path)
+    monkeypatch.setitem(tune.SPACES, 'LightGCN', ('LightGCN', lambda trial, dataset: {
+        'model': {'hidden_channels': 8, 'num_layers': trial.suggest_int('num_layers', 1, 3)}, 'fit': {'epochs': 2},
+    }))  # fmt: skip
+    storage = f'sqlite:///{tmp_path}/tune.db'
+    study = tune.tune('fake', 'LightGCN', tmp_path, 2, storage)
+    study = tune.tune('fake', 'LightGCN', tmp_path, 3, storage)  # goes on
+    assert len(study.trials) == 3
+    tune.save('fake', 'LightGCN', study, tmp_path / 'settings.json')
+    known = json.loads((tmp_path / 'settings.json').read_text())['fake']['LightGCN']
+    assert known['trials'] == 3
+    assert known['val_recall@20'] == pytest.approx(study.best_value, abs=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['dct', 'dct2', 'none', 'rotation', 'pca', 'whiten'])
+def test_spectra_keep_the_norm(kind):
+    data = catalogues.load('fake', None)
+    out = catalogues.Spectrum(kind)(data)['item'].spectrum
+    width = sum(data['item'][f'x_{name}'].size(1) for name in ('image', 'text'))
+    assert out.shape[0] == 120
+    assert out.shape[1] <= width
+    x = data['item'].x_image
+    if kind in ('dct', 'none', 'rotation'):  # of each row
+        assert out[:, : x.size(1)].norm(dim=1).numpy() == pytest.approx(x.norm(dim=1).numpy(), rel=1e-4)
+
+
+def test_experiments_are_lists_of_jobs():
+    for name, experiment in experiments.EXPERIMENTS.items():
+        if name == 'main':
+            continue
+        jobs = list(experiment('scientific'))
+        assert jobs, name
+        assert len({str(run.key(job)) for job in jobs}) == len(jobs), name
