@@ -91,7 +91,3 @@ def test_extract_features(tmp_path):
 def test_amazon_parse_quick(tmp_path):
     out = run('benchmarks/speed/amazon_parse.py', '--quick', '--root', str(tmp_path))
     assert 'peak_rss_mib' in out
-
-
-def test_train_epoch_quick():
-    assert 'epoch_and_validation_s' in run('benchmarks/speed/train_epoch.py', '--quick')

@@ -1,0 +1,97 @@
+r"""How much memory training takes at the size of a published dataset, from the features on, and how long an epoch is.
+
+    python -m benchmarks.speed.memory --size baby
+    python -m benchmarks.speed.memory --size elec --precision bf16 --steps 8
+    python -m benchmarks.speed.memory --quick
+
+Features are random: made, transformed and connected in this process, whose peak counts. With --steps, an epoch is that
+many steps, and its time is extrapolated from their median.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+from benchmarks import rows
+from benchmarks.speed.graphs import interactions
+from lirdrec_pyg import BPRSampler, Callback, LIRDRec, evaluate, fit
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
+
+RESULTS = Path(__file__).parent / 'results' / 'memory.csv'
+
+
+class Stop(Exception):
+    r"""Ends an epoch early."""
+
+
+class Steps(Callback):
+    r"""Takes the time of each step, and ends training after some."""
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.marks = [time.perf_counter()]
+
+    def on_step(self, model: object, epoch: int, step: int) -> None:
+        self.marks.append(time.perf_counter())
+        if self.limit is not None and step >= self.limit:
+            raise Stop
+
+
+def peak() -> float:
+    r"""Returns the highest resident memory of the process so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--size', default='baby', help='baby, sports, clothing or elec (default: %(default)s)')
+    parser.add_argument('--precision', default='fp32', help='fp32 or bf16 (default: %(default)s)')
+    parser.add_argument('--steps', type=int, help='of an epoch (default: a whole one, and a validation)')
+    parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
+    parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    args = parser.parse_args()
+    start = peak()
+    data, _ = interactions(args.size, None, scale=0.01 if args.quick else 1.0)
+    num_items = data[ITEM].num_nodes
+    generator = torch.Generator().manual_seed(0)
+    for name, width in {'image': 4096, 'text': 384}.items():
+        data[ITEM][f'x_{name}'] = torch.randn(num_items, width if not args.quick else 16, generator=generator)
+    neighbour = torch.randint(num_items, (num_items, 10), generator=generator)  # the time of kNN is measured elsewhere
+    data[SIMILAR_TO].edge_index = torch.stack([neighbour.flatten(), torch.arange(num_items).repeat_interleave(10)])
+    data[SIMILAR_TO].edge_weight = torch.full((10 * num_items,), 0.1)
+    features = sum(value.nbytes for key, value in data[ITEM].items() if key.startswith('x_')) / 2**30
+    train, val, _ = FixedSplit()(DCT()(data))
+    train = InteractionGraph()(train)
+    before = peak()
+    model = LIRDRec.from_data(train, seed=0)
+    steps = len(BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, num_items))
+    clock = Steps(args.steps)
+    with suppress(Stop):
+        fit(model, train, epochs=1, precision=args.precision, callbacks=[clock], progress=False)
+    training = peak()
+    seconds = [b - a for a, b in pairwise(clock.marks)][1:] or [clock.marks[-1] - clock.marks[0]]
+    step = statistics.median(seconds)
+    began = time.perf_counter()
+    with torch.no_grad():
+        evaluate(model.encode(train), val, k=20, metrics=['recall'])
+    row: rows.Row = {'size': args.size if not args.quick else 'quick', 'precision': args.precision}
+    row |= {'users': train[USER].num_nodes, 'items': num_items, 'interactions': train[INTERACTS].edge_index.size(1)}
+    row |= {'features_gib': round(features, 3), 'imports_gib': round(start, 3), 'before_training_gib': round(before, 3)}
+    row |= {'training_gib': round(training, 3), 'with_validation_gib': round(peak(), 3)}
+    row |= {'steps_timed': len(seconds), 'step_s': round(step, 4), 'steps_an_epoch': steps}
+    row |= {'epoch_s': round(step * steps, 1), 'validation_s': round(time.perf_counter() - began, 2)}
+    for name, value in row.items():
+        print(f'{name:<22}{value}')
+    if args.rows or not args.quick:
+        rows.append(args.rows or RESULTS, row | rows.environment())
+
+
+if __name__ == '__main__':
+    main()

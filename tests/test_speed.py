@@ -1,0 +1,62 @@
+r"""The speed benchmarks: each runs in its quick mode, and its competitors do the same mathematics."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.speed.straightforward import Trainer
+from lirdrec_pyg import BPRSampler, LIRDRec
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_straightforward_implementation_has_the_same_losses():
+    data = ItemKNNGraph(k=5)(DCT()(FakeMultimodal(num_users=200, num_items=120, seed=0)[0]))
+    train, val, _ = FixedSplit()(data)
+    train = InteractionGraph()(train)
+    model = LIRDRec.from_data(train, seed=0)
+    other = Trainer(model, train, val, batch=256)
+    sampler = BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, 256, seed=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    for epoch in (1, 2, 3):
+        batches = list(sampler)
+        expected = other.epoch(epoch, batches)
+        model.on_epoch_start(epoch)
+        losses = []
+        for batch in batches:
+            optimizer.zero_grad()
+            loss = model.loss(train, *batch)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses == pytest.approx(expected, rel=1e-5)
+    assert 0 < other.validate() <= 1
+
+
+@pytest.mark.parametrize('script', ['train_epoch', 'time_to_quality', 'memory'])
+def test_quick(script, tmp_path):
+    rows = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(rows)]
+    if script == 'train_epoch':
+        args += ['--repeats', '1', '--profile', str(tmp_path / 'trace.json')]
+    if script != 'memory':
+        args += ['--plot', str(tmp_path / 'plot.png')]
+    result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with rows.open(newline='') as file:
+        table = list(csv.DictReader(file))
+    assert table
+    assert all(row['torch'] == torch.__version__ and row['threads'] for row in table)
+    if script != 'memory':
+        assert (tmp_path / 'plot.png').stat().st_size > 5000
+    if script == 'train_epoch':
+        assert (tmp_path / 'trace.json').stat().st_size > 1000
+        assert {row['competitor'] for row in table} >= {'straightforward', 'fp32', 'bf16'}
+        assert all(float(row['epoch_and_validation_s']) > 0 for row in table)
