@@ -15,6 +15,7 @@ from torch_geometric.metrics import (
     LinkPredRecall,
 )
 
+from lirdrec_pyg.nn.fused import linear
 from lirdrec_pyg.typing import INTERACTS, ITEM, Embeddings
 
 METRICS: dict[str, Any] = {
@@ -65,7 +66,7 @@ def evaluate(
 
     Raises:
         ValueError: If ``k`` is out of range, a metric is unknown, the view has no positives, the embeddings do not fit
-            the view, or a score is not finite.
+            the view, or they are not finite.
     """
     ks = [k] if isinstance(k, int) else list(k)
     num_items = view[ITEM].num_nodes
@@ -157,10 +158,10 @@ def top_k(
         seen = seen.to(device)
         col = seen[1][seen[0].argsort(stable=True)]
         torch.cumsum(torch.bincount(seen[0], minlength=user_emb.size(0)), dim=0, out=rowptr[1:])
+    if not (torch.isfinite(user_emb).all() and torch.isfinite(item_emb).all()):
+        raise ValueError("'embeddings' need to be finite (got NaN or Inf)")
     for user in users.to(device).split(batch_size):
-        score = user_emb[user] @ item_emb.t()
-        if not torch.isfinite(score.sum()):
-            raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
+        score = linear(user_emb.index_select(0, user), item_emb)
         if candidates is not None:
             score.masked_fill_(~candidates.to(device), float('-inf'))
         count = rowptr[user + 1] - rowptr[user]

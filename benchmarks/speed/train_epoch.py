@@ -5,7 +5,7 @@ straightforward implementation of the same mathematics (``straightforward.py``) 
     python -m benchmarks.speed.train_epoch --root data/graphs --repeats 5 --plot train_epoch.png
     python -m benchmarks.speed.train_epoch --quick
 
-Competitors take turns, an epoch each. The compressed ones keep 256 principal components of each modality.
+Competitors take turns, an epoch each. The compressed ones keep 128 principal components of each modality.
 """
 
 import argparse
@@ -135,8 +135,8 @@ def main() -> None:
     parser.add_argument('--root', type=Path, help='a folder with baby.inter (default: generated interactions)')
     parser.add_argument('--size', default='baby', help='baby, sports, clothing or elec (default: %(default)s)')
     parser.add_argument('--repeats', type=int, default=3, help='epochs of each, after one to warm up')
-    parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=256, bf16 r=256')
-    parser.add_argument('--components', type=int, default=256, help='kept by the compressed ones (%(default)s)')
+    parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=128, bf16 r=128')
+    parser.add_argument('--components', type=int, default=128, help='kept by the compressed ones (%(default)s)')
     parser.add_argument('--layout', default='csr', help='of the adjacency (default: %(default)s)')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')

@@ -30,7 +30,7 @@ def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        out = _linear(x, weight.to(x.dtype), bias.to(x.dtype))
+        out = linear(x, weight.to(x.dtype), bias.to(x.dtype))
         F.leaky_relu(out, SLOPE, inplace=True)
         ctx.save_for_backward(x, out)
         ctx.dtype = weight.dtype
@@ -41,10 +41,11 @@ class _HiddenLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
-        return None, _linear(grad.t(), x.t()).to(ctx.dtype), grad.sum(dim=0, dtype=ctx.dtype)
+        return None, linear(grad.t(), x.t()).to(ctx.dtype), grad.sum(dim=0, dtype=ctx.dtype)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by oneDNN on CPU."""
     if x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
     return F.linear(x, weight, bias)
@@ -58,19 +59,28 @@ def normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
 class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
-        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps)
-        out = x / norm
+        out, norm = normalized(x, eps)
         ctx.save_for_backward(out, norm)
         return out
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> Any:
-        out, norm = ctx.saved_tensors
-        buffer = grad * out
-        dot = buffer.sum(dim=-1, keepdim=True)
-        torch.mul(out, dot, out=buffer)
-        return torch.sub(grad, buffer, out=buffer).div_(norm), None
+        return normalized_backward_(grad.clone(), *ctx.saved_tensors), None
+
+
+def normalized(x: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
+    r"""Returns what :func:`normalize` does, and the norms, without a gradient."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps)
+    return x / norm, norm
+
+
+def normalized_backward_(grad: Tensor, out: Tensor, norm: Tensor, block: int = 2048) -> Tensor:
+    r"""Turns the gradient of :func:`normalized` into that of its input, in place, by blocks that stay in the cache."""
+    for g, o, n in zip(grad.split(block), out.split(block), norm.split(block), strict=True):
+        dot = (g * o).sum(dim=-1, keepdim=True)
+        g.addcmul_(o, dot, value=-1).div_(n)
+    return grad
 
 
 def rows_and_mean_square(x: Tensor, index: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch_geometric.nn import LGConv
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_torch_sparse_tensor, spmm
 
+from lirdrec_pyg.nn import fused
 from lirdrec_pyg.typing import INTERACTS, REV_INTERACTS, SIMILAR_TO
 
 Edges = tuple[Adj, OptTensor]  # adjacency, weight (None where the adjacency carries it)
@@ -75,20 +76,25 @@ class Propagation(Module):
         self.num_item_layers = num_item_layers
         self.conv = WeightedLGConv()
 
-    def forward(self, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges, normalize: bool = False
+    ) -> tuple[Tensor, Tensor]:
         r"""Sums the layers on the bipartite graph.
 
         Args:
-            user (Tensor): User features :math:`(|\mathcal{U}|, D)`.
-            item (Tensor): Item features :math:`(|\mathcal{I}|, D)`.
+            user (Tensor): User features :math:`(|\mathcal{U}|, D)`, or views of them :math:`(|\mathcal{U}|, |V|, d)`.
+            item (Tensor): Item features :math:`(|\mathcal{I}|, D)`, or views :math:`(|\mathcal{I}|, |V|, d)`.
             to_item (tuple): Adjacency and weight of ``interacts`` (a row per item).
             to_user (tuple): Adjacency and weight of ``rev_interacts`` (a row per user).
+            normalize (bool, optional): Whether each row of features, or each view of it, gets unit length first.
+                (default: :obj:`False`)
         """
-        if self.num_layers == 0:
-            return user, item
-        if _is_plain(to_item[0]):
-            return _horner(self.conv, self.num_layers, user, item, to_item, to_user)
-        return _SymmetricSum.apply(self.conv, self.num_layers, user, item, to_item, to_user)
+        if self.num_layers == 0 or _is_plain(to_item[0]):
+            if normalize:
+                user, item = fused.normalize(user), fused.normalize(item)
+            out = _horner(self.conv, self.num_layers, user.flatten(1), item.flatten(1), to_item, to_user)
+            return out[0].view_as(user), out[1].view_as(item)
+        return _SymmetricSum.apply(self.conv, self.num_layers, user, item, to_item, to_user, normalize)
 
     def propagate_items(self, item: Tensor, similar: Edges, similar_t: Edges | None = None) -> Tensor:
         r"""Adds what flows along the item graph.
@@ -157,16 +163,29 @@ def _horner(
 
 class _SymmetricSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any) -> Any:
+    def forward(
+        ctx: Any, conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any, normalize: bool
+    ) -> Any:
         ctx.args = conv, num_layers, to_item, to_user
-        return _horner(conv, num_layers, user, item, to_item, to_user, inplace=True)
+        if normalize:
+            (user, user_norm), (item, item_norm) = fused.normalized(user), fused.normalized(item)
+            ctx.save_for_backward(user, user_norm, item, item_norm)
+        return _horner_views(conv, num_layers, user, item, to_item, to_user)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad_user: Tensor, grad_item: Tensor) -> Any:
         conv, num_layers, to_item, to_user = ctx.args
-        grad = _horner(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user, True)
-        return None, None, *grad, None, None
+        user, item = _horner_views(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user)
+        if ctx.saved_tensors:
+            user = fused.normalized_backward_(user, *ctx.saved_tensors[:2])
+            item = fused.normalized_backward_(item, *ctx.saved_tensors[2:])
+        return None, None, user, item, None, None, None
+
+
+def _horner_views(conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any) -> Any:
+    out = _horner(conv, num_layers, user.flatten(1), item.flatten(1), to_item, to_user, inplace=True)
+    return out[0].view_as(user), out[1].view_as(item)
 
 
 class _Product(torch.autograd.Function):

@@ -53,10 +53,30 @@ def test_gradcheck(data):
     assert torch.autograd.gradcheck(function, args)
 
 
+@pytest.mark.parametrize('layout', ['csr', 'edge_index'])
+def test_normalizing_views_on_the_way_is_normalizing_before(data, layout):
+    train = InteractionGraph(layout)(FixedSplit()(data)[0])
+    to_item, to_user, *_ = edges(train)
+    inputs = [torch.randn(train[node].num_nodes, 3, 4, requires_grad=True) for node in ('user', 'item')]
+    conv = Propagation(2)
+    noise = [torch.randn_like(x) for x in inputs]
+    outs = conv(*inputs, to_item, to_user, normalize=True)
+    before = [torch.nn.functional.normalize(x, dim=-1).flatten(1) for x in inputs]
+    expected = [x.unflatten(1, (3, 4)) for x in conv(*before, to_item, to_user)]
+    grads = []
+    for out in (outs, expected):
+        loss = sum((x * n).sum() for x, n in zip(out, noise, strict=True))
+        grads.append(torch.autograd.grad(loss, inputs))
+    for out, other in zip([*outs, *grads[0]], [*expected, *grads[1]], strict=True):
+        assert torch.allclose(out, other, atol=1e-5)
+
+
 def test_no_layers_and_refusals(data):
     conv = Propagation(num_layers=0, num_item_layers=0)
     user, item = torch.randn(3, 2), torch.randn(4, 2)
-    assert conv(user, item, (None, None), (None, None)) == (user, item)
+    out = conv(user, item, (None, None), (None, None))
+    assert torch.equal(out[0], user)
+    assert torch.equal(out[1], item)
     assert conv.propagate_items(item, (None, None)) is item
     with pytest.raises(ValueError, match="'num_layers' needs to be non-negative"):
         Propagation(-1)

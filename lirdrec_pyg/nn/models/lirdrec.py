@@ -172,14 +172,13 @@ class LIRDRec(Recommender):
             mask = None if masks is None else masks.get(name)
             views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
         views.append(self.shared_encoder(spectrum))
-        item = normalize(torch.stack(views, dim=1)).flatten(1)  # [I, V * d]
-        user = self.user if user_id is None else self.user.index_select(0, user_id)
-        user = normalize(user).flatten(1)  # [U, V * d]
-
-        user, item = self.propagation(user, item, to_item, to_user)
+        item = torch.stack(views, dim=1)  # [I, V, d]
+        user = self.user if user_id is None else self.user.index_select(0, user_id)  # [U, V, d]
+        user, item = self.propagation(user, item, to_item, to_user, normalize=True)
+        item = item.flatten(1)
         if similar is not None:
             item = self.propagation.propagate_items(item, similar, similar_t)
-        return user.unflatten(1, (self.num_views, -1)), item
+        return user, item
 
     def encode(self, data: HeteroData) -> Embeddings:
         out = self(*self._inputs(data))
