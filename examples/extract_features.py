@@ -12,6 +12,7 @@ products, their images and tiny models with random weights are made first, so no
 """
 
 import argparse
+import csv
 import json
 from pathlib import Path
 
@@ -49,7 +50,8 @@ def main() -> None:
     elif args.items is None:
         parser.error('--items is needed, or --fake')
 
-    frame = pd.read_csv(args.items, sep='\t' if args.items.suffix == '.tsv' else ',', dtype=str, keep_default_na=False)
+    table = {'sep': '\t', 'quoting': csv.QUOTE_NONE} if args.items.suffix == '.tsv' else {}
+    frame = pd.read_csv(args.items, dtype=str, keep_default_na=False, **table)
     for column in [*args.text, *([args.image] if args.image else [])]:
         if column not in frame:
             parser.error(f"'{args.items}' lacks the column '{column}' (found {list(frame.columns)})")

@@ -8,7 +8,7 @@ from torch_geometric.metrics import (
     LinkPredCoverage,
     LinkPredHitRatio,
     LinkPredMAP,
-    LinkPredMetric,
+    LinkPredMetricCollection,
     LinkPredMRR,
     LinkPredNDCG,
     LinkPredPrecision,
@@ -66,7 +66,7 @@ def evaluate(
 
     Raises:
         ValueError: If ``k`` is out of range, a metric is unknown, the view has no positives, the embeddings do not fit
-            the view, or they are not finite.
+            the view, or a score is not finite.
     """
     ks = [k] if isinstance(k, int) else list(k)
     num_items = view[ITEM].num_nodes
@@ -99,12 +99,13 @@ def evaluate(
     labels = {'': label}
     for name, mask in (groups or {}).items():
         labels[f'{name}/'] = label[:, mask.to(device)[label[1]]]
-    results: dict[str, LinkPredMetric] = {}
+    collections = {}
     for prefix in labels:
-        for name in metrics:
-            for value in ks:
-                args = (value, num_items) if name == 'coverage' else (value,)
-                results[f'{prefix}{name}@{value}'] = METRICS[name](*args).to(device)
+        collections[prefix] = LinkPredMetricCollection({
+            f'{name}@{value}': METRICS[name](value, *([num_items] if name == 'coverage' else []))
+            for name in metrics
+            for value in ks
+        }).to(device)  # fmt: skip
 
     users = label[0].unique()
     for user, top in top_k(embeddings, users, max(ks), seen, candidates, batch_size):
@@ -118,13 +119,11 @@ def evaluate(
             else:
                 pred, ids = top, user
             part = torch.stack([torch.searchsorted(ids, part[0].contiguous()), part[1]])
-            for name, metric in results.items():
-                if name.rpartition('/')[0] == prefix.rstrip('/'):
-                    metric.update(pred, part)
-    empty = {prefix for prefix, group in labels.items() if group.numel() == 0}
+            collections[prefix].update(pred, part)  # finds the hits once for all metrics
     return {
-        name: float('nan') if any(p and name.startswith(p) for p in empty) else float(metric.compute())
-        for name, metric in results.items()
+        f'{prefix}{name}': float(value) if labels[prefix].numel() > 0 else float('nan')
+        for prefix, collection in collections.items()
+        for name, value in collection.compute().items()
     }
 
 
@@ -158,8 +157,6 @@ def top_k(
         seen = seen.to(device)
         col = seen[1][seen[0].argsort(stable=True)]
         torch.cumsum(torch.bincount(seen[0], minlength=user_emb.size(0)), dim=0, out=rowptr[1:])
-    if not (torch.isfinite(user_emb).all() and torch.isfinite(item_emb).all()):
-        raise ValueError("'embeddings' need to be finite (got NaN or Inf)")
     for user in users.to(device).split(batch_size):
         score = linear(user_emb.index_select(0, user), item_emb)
         if candidates is not None:
@@ -168,4 +165,7 @@ def top_k(
         row = torch.repeat_interleave(count)
         offset = torch.arange(row.numel(), device=device) - (count.cumsum(0) - count)[row]
         score[row, col[rowptr[user][row] + offset]] = float('-inf')
-        yield user, score.topk(k, dim=1).indices
+        best = score.topk(k, dim=1)
+        if not (best.values < float('inf')).all():  # false for NaN, too
+            raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
+        yield user, best.indices

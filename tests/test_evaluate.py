@@ -101,7 +101,7 @@ def test_refuses(views):
         evaluate(Embeddings(emb.user, emb.item[1:]), val)
     with pytest.raises(ValueError, match=r'needs? to have 64 users \(got 63\)'):
         evaluate(Embeddings(emb.user[1:], emb.item), val)
-    with pytest.raises(ValueError, match='got NaN or Inf'):
+    with pytest.raises(ValueError, match='got NaN or Inf scores'):
         evaluate(Embeddings(emb.user * float('nan'), emb.item), val)
     with pytest.raises(ValueError, match='at least one positive'):
         evaluate(emb, _empty(val))
