@@ -1,7 +1,7 @@
 import io
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lirdrec_pyg.features._shards import Shards, check_ids, digest, identity, manifest, sha256, write
+from lirdrec_pyg.features._shards import Shards, check_job, digest, finished, identity, manifest, sha256, write
 
 Encoder = Callable[[list[Any]], Any]  # a batch of inputs -> a matrix with a row for each
 
@@ -52,19 +52,15 @@ def encode(
     half: bool,
     resume: bool,
     progress: bool,
-    **settings: object,
+    stamps: Mapping[str, object],
 ) -> EncodedFeatures:
     r"""Encodes inputs piece by piece. ``prepare`` makes an input ready, returns :obj:`None` if there is none, or raises
-    :class:`Unreadable`."""
-    if not modality.isidentifier():
-        raise ValueError(f"'modality' needs to be a name (got {modality!r})")
-    if len(inputs) == 0 or batch_size < 1:
-        raise ValueError(f"inputs and 'batch_size' need to be positive (got {len(inputs)} and {batch_size})")
-    check_ids(ids, len(inputs))
+    :class:`Unreadable`; ``stamps`` are the states of the files that inputs name."""
+    ids = check_job('modality', modality, len(inputs), batch_size, ids)
     folder = Path(folder)
-    key = digest([*inputs, ids, identity(encoder), half, settings])
+    key = digest([*inputs, ids, identity(encoder), half, stamps])
     path, mask = folder / f'{modality}_feat.npy', folder / f'{modality}_mask.npy'
-    if resume and (known := _finished(path, folder / f'{modality}_manifest.json', key)) is not None:
+    if resume and (known := finished(path, folder / f'{modality}_manifest.json', key)) is not None:
         has = np.load(mask) if mask.is_file() else np.ones(len(inputs), dtype=bool)
         return EncodedFeatures(_load(path), torch.from_numpy(has), path, known)
 
@@ -97,26 +93,28 @@ def encode(
 
     dtype = np.float16 if half else np.float32
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    out = np.lib.format.open_memmap(temporary, mode='w+', dtype=dtype, shape=(len(inputs), width))
-    for rows, file in shards:
-        with np.load(file.with_suffix('.npz')) as piece:
-            out[rows.start : rows.stop] = piece['x'] if piece['x'].shape[1] else 0
-    out.flush()
-    del out
-    if has.all():
-        mask.unlink(missing_ok=True)
-    else:
-        content = io.BytesIO()
-        np.save(content, has)
-        write(mask, content.getvalue())
-    os.replace(temporary, path)
+    try:
+        out = np.lib.format.open_memmap(temporary, mode='w+', dtype=dtype, shape=(len(inputs), width))
+        for rows, file in shards:
+            with np.load(file.with_suffix('.npz')) as piece:
+                out[rows.start : rows.stop] = piece['x'] if piece['x'].shape[1] else 0
+        out.flush()
+        del out
+        if has.all():
+            mask.unlink(missing_ok=True)
+        else:
+            content = io.BytesIO()
+            np.save(content, has)
+            write(mask, content.getvalue())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     entries = manifest(
         folder / f'{modality}_manifest.json',
         ids,
         len(inputs),
         modality=modality,
         **identity(encoder),
-        **settings,
         dim=width,
         dtype=np.dtype(dtype).name,
         missing=int((~has).sum()) - len(unreadable),
@@ -127,13 +125,6 @@ def encode(
     )
     shards.remove()
     return EncodedFeatures(_load(path), torch.from_numpy(has), path, entries)
-
-
-def _finished(path: Path, manifest_path: Path, key: str) -> dict[str, Any] | None:
-    if not (path.is_file() and manifest_path.is_file()):
-        return None
-    known: dict[str, Any] = json.loads(manifest_path.read_text())
-    return known if known.get('key') == key and known.get('sha256') == sha256(path) else None
 
 
 def _load(path: Path) -> Tensor:
@@ -163,11 +154,12 @@ def _encode_rows(
     if outs:
         if len({out.shape[1] for out in outs}) > 1:
             raise ValueError(f"'encoder' needs to return rows of one width (got {sorted({o.shape[1] for o in outs})})")
-        x[has] = np.concatenate(outs)
+        with np.errstate(over='ignore'):  # what half precision can't hold becomes Inf
+            x[has] = np.concatenate(outs)
         bad = ~np.isfinite(x).all(axis=1)
         if bad.any():
             row = rows[int(bad.argmax())]
-            raise ValueError(f"'encoder' needs to return finite values (got NaN or Inf for row {row})")
+            raise ValueError(f"'encoder' needs to return finite values (got NaN or Inf for row {row} in {x.dtype})")
     return {'x': x, 'has': has, 'unreadable': np.array(json.dumps(unreadable))}
 
 

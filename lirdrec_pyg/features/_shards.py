@@ -19,7 +19,7 @@ class Shards:
     Args:
         folder (Path): Where the job writes its result.
         name (str): The name of the job.
-        key (str): What the job is made of; pieces of a job with another key are thrown away, with a warning.
+        key (str): What the job is made of; pieces of another key or ``size`` are thrown away, with a warning.
         count (int): The number of inputs.
         size (int): The number of inputs in a piece.
         resume (bool): Whether to go on with pieces that are there.
@@ -30,7 +30,7 @@ class Shards:
             raise ValueError(f"'shard_size' needs to be positive (got {size})")
         self.folder = folder / f'.{name}_shards'
         self.count, self.size = count, size
-        path = self.folder / 'key.txt'
+        path, key = self.folder / 'key.txt', f'{key} {size}'
         if self.folder.is_dir():
             known = path.read_text() if path.is_file() else ''
             if not resume or known != key:
@@ -96,7 +96,20 @@ def manifest(path: Path, ids: Sequence[str] | None, count: int, **entries: Any) 
     return content
 
 
-def check_ids(ids: Sequence[str] | None, count: int) -> None:
-    r"""Raises if there are not as many ids as inputs."""
+def finished(path: Path, manifest_path: Path, key: str) -> dict[str, Any] | None:
+    r"""Returns the manifest of a result, if it is there, whole, and made of the same."""
+    if not (path.is_file() and manifest_path.is_file()):
+        return None
+    known: dict[str, Any] = json.loads(manifest_path.read_text())
+    return known if known.get('key') == key and known.get('sha256') == sha256(path) else None
+
+
+def check_job(argument: str, name: str, count: int, batch_size: int, ids: Sequence[str] | None) -> list[str] | None:
+    r"""Raises if a job can't be done as asked; returns the ids as a list of plain strings."""
+    if not name.isidentifier():
+        raise ValueError(f"'{argument}' needs to be a name (got {name!r})")
+    if count == 0 or batch_size < 1:
+        raise ValueError(f"inputs and 'batch_size' need to be positive (got {count} and {batch_size})")
     if ids is not None and len(ids) != count:
         raise ValueError(f"'ids' needs to name each of the {count} inputs (got {len(ids)})")
+    return None if ids is None else [str(one) for one in ids]

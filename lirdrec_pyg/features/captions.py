@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from lirdrec_pyg.features._encode import Unreadable
-from lirdrec_pyg.features._shards import Shards, check_ids, digest, identity, manifest, sha256, write
-from lirdrec_pyg.features.images import Paths, locate, open_image
+from lirdrec_pyg.features._shards import Shards, check_job, digest, finished, identity, manifest, sha256, write
+from lirdrec_pyg.features.images import Paths, locate, open_image, stamps
 
 
 class Captions(NamedTuple):
@@ -38,8 +38,8 @@ def caption_images(
     resume: bool = True,
     progress: bool = True,
 ) -> Captions:
-    r"""Has a multimodal language model describe images, and writes ``<name>_texts.json`` and ``<name>_manifest.json``:
-    the first half of the route from images to texts to features of the `"LIRDRec"
+    r"""Has a multimodal language model describe images, and writes ``<name>_texts.json`` and
+    ``<name>_texts_manifest.json``: the first half of the route from images to texts to features of the `"LIRDRec"
     <https://arxiv.org/abs/2505.04960>`_ paper, whose second half is :func:`~lirdrec_pyg.features.encode_texts`.
 
     .. code-block:: python
@@ -54,12 +54,20 @@ def caption_images(
         folder (path): Where to write.
         name (str, optional): The start of the names of the files. (default: ``'caption'``)
         root (path, optional): The folder that relative ``paths`` start from.
-        ids, batch_size, shard_size, resume, progress (optional): As for texts.
+        ids, batch_size, shard_size, resume, progress (optional): As for images.
+
+    Raises:
+        ValueError: If the captioner does not return a text for each image.
     """
     files = locate(paths, root)
-    check_ids(ids, len(files))
+    ids = check_job('name', name, len(files), batch_size, ids)
     folder = Path(folder)
-    shards = Shards(folder, f'{name}_texts', digest([*files, ids, identity(captioner)]), len(files), shard_size, resume)
+    key = digest([*files, ids, identity(captioner), stamps(files)])
+    path, manifest_path = folder / f'{name}_texts.json', folder / f'{name}_texts_manifest.json'
+    if resume and (known := finished(path, manifest_path, key)) is not None:
+        return Captions(json.loads(path.read_text(encoding='utf-8')), path, known)
+
+    shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, resume)
     texts: list[str | None] = []
     unreadable: list[str] = []
     bar = tqdm(total=len(files), desc=name, unit='image', disable=not progress)
@@ -72,10 +80,9 @@ def caption_images(
         unreadable += piece['unreadable']
         bar.update(len(rows))
     bar.close()
-    path = folder / f'{name}_texts.json'
     write(path, json.dumps(texts, indent=0, ensure_ascii=False).encode())
     entries = manifest(
-        folder / f'{name}_texts_manifest.json',
+        manifest_path,
         ids,
         len(files),
         **identity(captioner),
@@ -83,6 +90,7 @@ def caption_images(
         unreadable=len(unreadable),
         unreadable_examples=unreadable[:10],
         sha256=sha256(path),
+        key=key,
     )
     shards.remove()
     return Captions(texts, path, entries)

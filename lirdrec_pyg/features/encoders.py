@@ -2,17 +2,46 @@ r"""Ready encoders. Each is a callable on a list of inputs; its ``name``, ``revi
 manifest. Models are loaded by their name on the Hugging Face hub or from a folder, and never with code of their own."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lirdrec_pyg.features._shards import sha256
 
-def _library(name: str, package: str) -> Any:
+
+def library(name: str, package: str) -> Any:
+    r"""Imports a library that not everybody has."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(f"'{package}' is needed for this encoder: pip install 'lirdrec-pyg[features]'") from error
+        raise ImportError(f"'{package}' is needed for this: pip install 'lirdrec-pyg[features]'") from error
+
+
+def _commit(name: str, revision: str | None) -> str | None:
+    # What the hub had under a revision, or under none, when it was loaded; a folder has no commits.
+    if Path(name).is_dir():
+        return revision
+    hub = library('huggingface_hub', 'transformers')
+    file = hub.try_to_load_from_cache(name, 'config.json', revision=revision)
+    return Path(file).parent.name if isinstance(file, str) else revision
+
+
+class _Transformers:
+    def _load(self, auto: str, name: str, revision: str | None, device: str, half: bool) -> Any:
+        package = library('transformers', 'transformers')
+        self.device, self.dtype = device, torch.bfloat16 if half else torch.float32
+        model, info = getattr(package, auto).from_pretrained(
+            name, revision=revision, dtype=self.dtype, output_loading_info=True
+        )
+        lacking = sorted(info['missing_keys'])
+        self.has_pooler = not lacking  # many files leave it out, then it would be random
+        if others := [key for key in lacking if not key.startswith('pooler.')]:
+            raise ValueError(f"'name' needs to be a model with all of its weights (got {name!r}, without {others[:3]})")
+        self.name, self.revision = name, _commit(name, revision)
+        self.model = model.to(device).eval()
+        return package
 
 
 class SentenceTransformerEncoder:
@@ -36,9 +65,10 @@ class SentenceTransformerEncoder:
         device: str | None = None,
         half: bool = False,
     ) -> None:
-        library = _library('sentence_transformers', 'sentence-transformers')
-        self.name, self.revision, self.settings = name, revision, {'half_model': half}
-        self.model = library.SentenceTransformer(name, revision=revision, device=device)
+        package = library('sentence_transformers', 'sentence-transformers')
+        self.model = package.SentenceTransformer(name, revision=revision, device=device)
+        self.name, self.revision = name, _commit(name, revision)
+        self.settings = {'half_model': half}
         if half:
             self.model.half()
 
@@ -46,7 +76,7 @@ class SentenceTransformerEncoder:
         return self.model.encode(texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False)  # type: ignore[no-any-return]
 
 
-class TransformersTextEncoder:
+class TransformersTextEncoder(_Transformers):
     r"""Texts by any model of `transformers <https://huggingface.co/docs/transformers>`_, such as a large language
     model: the mean over the tokens of its last hidden states.
 
@@ -61,14 +91,11 @@ class TransformersTextEncoder:
     def __init__(
         self, name: str, revision: str | None = None, device: str = 'cpu', half: bool = False, max_length: int = 512
     ) -> None:
-        library = _library('transformers', 'transformers')
-        self.name, self.revision, self.settings = name, revision, {'half_model': half, 'max_length': max_length}
-        self.device, self.max_length = device, max_length
-        self.tokenizer = library.AutoTokenizer.from_pretrained(name, revision=revision)
+        package = self._load('AutoModel', name, revision, device, half)
+        self.max_length, self.settings = max_length, {'half_model': half, 'max_length': max_length}
+        self.tokenizer = package.AutoTokenizer.from_pretrained(name, revision=revision)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        model = library.AutoModel.from_pretrained(name, revision=revision, dtype=_dtype(half))
-        self.model = model.to(device).eval()
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
@@ -79,9 +106,10 @@ class TransformersTextEncoder:
         return (hidden * mask).sum(dim=1) / mask.sum(dim=1)  # type: ignore[no-any-return]
 
 
-class TransformersImageEncoder:
+class TransformersImageEncoder(_Transformers):
     r"""Images by a model of `transformers <https://huggingface.co/docs/transformers>`_: the image features of CLIP or
-    SigLIP, or the pooled output of a vision transformer or a convolutional network.
+    SigLIP, or the pooled output of a vision transformer or a convolutional network. Where the files of a model
+    leave its pooling layer out, this is the mean over the patches.
 
     Args:
         name (str, optional): The model. (default: ``'openai/clip-vit-base-patch32'``)
@@ -97,13 +125,10 @@ class TransformersImageEncoder:
         device: str = 'cpu',
         half: bool = False,
     ) -> None:
-        library = _library('transformers', 'transformers')
-        _library('PIL', 'pillow')
-        self.name, self.revision, self.settings = name, revision, {'half_model': half}
-        self.device, self.dtype = device, _dtype(half)
-        self.processor = library.AutoImageProcessor.from_pretrained(name, revision=revision)
-        model = library.AutoModel.from_pretrained(name, revision=revision, dtype=self.dtype)
-        self.model = model.to(device).eval()
+        library('PIL', 'pillow')
+        package = self._load('AutoModel', name, revision, device, half)
+        self.settings = {'half_model': half}
+        self.processor = package.AutoImageProcessor.from_pretrained(name, revision=revision)
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> Tensor:
@@ -114,8 +139,9 @@ class TransformersImageEncoder:
             out = self.model(pixel_values=pixels)
         if isinstance(out, Tensor):
             return out.float()
-        pooled = out.pooler_output if out.get('pooler_output') is not None else out.last_hidden_state.mean(dim=1)
-        return pooled.flatten(1).float()  # type: ignore[no-any-return]
+        if self.has_pooler and out.get('pooler_output') is not None:
+            return out.pooler_output.flatten(1).float()  # type: ignore[no-any-return]
+        return out.last_hidden_state.mean(dim=1).float()  # type: ignore[no-any-return]
 
 
 class TimmEncoder:
@@ -123,7 +149,7 @@ class TimmEncoder:
 
     Args:
         name (str, optional): The model. (default: ``'resnet50.a1_in1k'``)
-        checkpoint (str, optional): A file of weights to load instead of the published ones.
+        checkpoint (str, optional): A file of weights to load instead of the published ones; its sha256 is the revision.
         device (str, optional): Where it runs. (default: ``'cpu'``)
         half (bool, optional): Whether it computes in bfloat16. (default: :obj:`False`)
         pretrained (bool, optional): Whether to load weights at all. (default: :obj:`True`)
@@ -137,17 +163,17 @@ class TimmEncoder:
         half: bool = False,
         pretrained: bool = True,
     ) -> None:
-        library = _library('timm', 'timm')
-        self.name, self.revision = name, None
-        self.settings = {'half_model': half, 'checkpoint': checkpoint}
-        self.device, self.dtype = device, _dtype(half)
-        model = library.create_model(name, pretrained=pretrained and checkpoint is None)
+        package = library('timm', 'timm')
+        self.name, self.revision = name, None if checkpoint is None else sha256(Path(checkpoint))
+        self.settings = {'half_model': half, 'checkpoint': checkpoint, 'pretrained': pretrained}
+        self.device, self.dtype = device, torch.bfloat16 if half else torch.float32
+        model = package.create_model(name, pretrained=pretrained and checkpoint is None)
         if checkpoint is not None:
             model.load_state_dict(torch.load(checkpoint, map_location='cpu', weights_only=True))
         model.reset_classifier(0)
         self.model = model.to(device, self.dtype).eval()
-        config = library.data.resolve_model_data_config(self.model)
-        self.transform = library.data.create_transform(**config, is_training=False)
+        config = package.data.resolve_model_data_config(self.model)
+        self.transform = package.data.create_transform(**config, is_training=False)
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> Tensor:
@@ -155,9 +181,9 @@ class TimmEncoder:
         return self.model(pixels).float()  # type: ignore[no-any-return]
 
 
-class TransformersCaptioner:
+class TransformersCaptioner(_Transformers):
     r"""Texts that a multimodal language model of `transformers <https://huggingface.co/docs/transformers>`_ (image and
-    text to text, with a chat template) writes about images.
+    text to text, with a chat template) writes about images, without sampling.
 
     Args:
         name (str, optional): The model. (default: ``'HuggingFaceTB/SmolVLM-256M-Instruct'``)
@@ -177,34 +203,27 @@ class TransformersCaptioner:
         half: bool = False,
         max_new_tokens: int = 64,
     ) -> None:
-        library = _library('transformers', 'transformers')
-        _library('PIL', 'pillow')
-        self.name, self.revision, self.prompt = name, revision, prompt
+        library('PIL', 'pillow')
+        package = self._load('AutoModelForImageTextToText', name, revision, device, half)
+        self.prompt, self.max_new_tokens = prompt, max_new_tokens
         self.settings = {'prompt': prompt, 'half_model': half, 'max_new_tokens': max_new_tokens}
-        self.device, self.dtype, self.max_new_tokens = device, _dtype(half), max_new_tokens
-        self.processor = library.AutoProcessor.from_pretrained(name, revision=revision)
-        model = library.AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=self.dtype)
-        self.model = model.to(device).eval()
+        self.processor = package.AutoProcessor.from_pretrained(name, revision=revision)
+        tokenizer = self.processor.tokenizer
+        tokenizer.padding_side = 'left'  # answers of a batch start at the same place
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        message = {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': prompt}]}
+        self.question = self.processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+        begun = tokenizer.bos_token is not None and self.question.startswith(tokenizer.bos_token)
+        self.kwargs = {'add_special_tokens': False} if begun else {}
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> list[str]:
-        texts = []
-        for image in images:  # one at a time: chat templates pad differently
-            content = [{'type': 'image', 'image': image}, {'type': 'text', 'text': self.prompt}]
-            inputs = self.processor.apply_chat_template(
-                [{'role': 'user', 'content': content}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=True,
-                return_tensors='pt',
-            ).to(self.device)
-            if 'pixel_values' in inputs:
-                inputs['pixel_values'] = inputs['pixel_values'].to(self.dtype)
-            out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
-            answer = out[:, inputs['input_ids'].size(1) :]
-            texts.append(self.processor.batch_decode(answer, skip_special_tokens=True)[0].strip())
-        return texts
-
-
-def _dtype(half: bool) -> torch.dtype:
-    return torch.bfloat16 if half else torch.float32
+        inputs = self.processor(
+            text=[self.question] * len(images), images=[[image] for image in images], padding=True, return_tensors='pt',
+            **self.kwargs,
+        ).to(self.device)  # fmt: skip
+        inputs['pixel_values'] = inputs['pixel_values'].to(self.dtype)
+        out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)
+        answers = self.processor.batch_decode(out[:, inputs['input_ids'].size(1) :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lirdrec_pyg.features._encode import EncodedFeatures, Encoder, Unreadable, encode
+from lirdrec_pyg.features.encoders import library
 
 Paths = Sequence[str | os.PathLike[str] | None]
 
@@ -33,15 +34,16 @@ def encode_images(
         folder (path): Where to write.
         modality (str, optional): The name of the modality. (default: ``'image'``)
         root (path, optional): The folder that relative ``paths`` start from.
-        ids, batch_size, shard_size, half, resume, progress (optional): As for texts.
+        ids, batch_size, shard_size, half, resume, progress (optional): As for texts. What is there is gone on with only
+            while the files are the same, by size and time: images that arrive later are encoded, too.
 
     Raises:
         ValueError: If the encoder returns something else than finite rows of one width, or no image can be encoded.
     """
     files = locate(paths, root)
     return encode(
-        files, encoder, open_image, folder, modality, ids, batch_size, shard_size, half, resume, progress
-    )  # fmt: skip
+        files, encoder, open_image, folder, modality, ids, batch_size, shard_size, half, resume, progress, stamps(files)
+    )
 
 
 def locate(paths: Paths, root: str | os.PathLike[str] | None) -> list[str | None]:
@@ -49,12 +51,21 @@ def locate(paths: Paths, root: str | os.PathLike[str] | None) -> list[str | None
     return [None if not path else str(Path(path) if root is None else Path(root) / path) for path in paths]
 
 
+def stamps(files: Sequence[str | None]) -> dict[str, tuple[int, int]]:
+    r"""Returns the size and time of each file that is there."""
+    out = {}
+    for file in files:
+        if file is not None and os.path.exists(file):
+            state = os.stat(file)
+            out[file] = (state.st_size, state.st_mtime_ns)
+    return out
+
+
 def open_image(path: str | None) -> Any:
     r"""Returns a file as an RGB image, :obj:`None` if there is no path; raises if it can't be read."""
     if path is None:
         return None
-    from PIL import Image
-
+    Image = library('PIL.Image', 'pillow')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)

