@@ -59,7 +59,43 @@ def faithful() -> str:
     return markdown(['model', *metrics], [ours, known])
 
 
-TABLES = {'faithful': faithful}
+def text() -> str:
+    r"""LIRDRec and LightGCN on the larger Scientific, with text features of our own route."""
+    rows = pd.read_csv(QUALITY / 'runs.csv')
+    rows = rows[rows['experiment'] == 'text']
+    metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
+    lines = []
+    for variant in ('LightGCN', 'LIRDRec'):
+        part = rows[rows['variant'] == variant]
+        lines.append([f'{variant} ({len(part)} seeds)'] + [spread(part[f'test_{metric}']) for metric in metrics])
+    return markdown(['model', *metrics], lines)
+
+
+def missing() -> str:
+    r"""Items without an image, marked as such or given the mean of the others."""
+    rows = pd.read_csv(QUALITY / 'missing.csv')
+    names = {'mask': 'masked (ours)', 'mean': 'mean vector (released preprocessing)'}
+    lines = []
+    for weight in sorted(rows['image_weight'].unique()):
+        for fill, name in names.items():
+            part = rows[(rows['image_weight'] == weight) & (rows['fill'] == fill)]
+            cells = [spread(part[f'test_{metric}']) for metric in ('recall@20', 'ndcg@20', 'lacking/recall@20')]
+            share = part['image_neighbours_also_lacking'].mean()
+            lines.append([name, f'{weight:g}', *cells, f'{share:.0%}'])
+    header = ['items without an image', 'image weight', 'recall@20', 'ndcg@20', 'recall@20 of these items']
+    return markdown([*header, 'their image neighbours that lack one, too'], lines)
+
+
+def epoch() -> str:
+    r"""An epoch and a validation at Baby's size, against the straightforward implementation."""
+    rows = pd.read_csv(SPEED / 'train_epoch.csv')
+    lines = [
+        [row.competitor, f'{row.epoch_and_validation_s:.1f}', f'{row.times_faster:.1f}'] for row in rows.itertuples()
+    ]
+    return markdown(['', 'seconds', 'times faster'], lines)
+
+
+TABLES = {'faithful': faithful, 'text': text, 'missing': missing, 'epoch': epoch}
 
 if __name__ == '__main__':
     main()
