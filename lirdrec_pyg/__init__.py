@@ -4,7 +4,8 @@ from lirdrec_pyg import datasets, nn, transforms
 from lirdrec_pyg.evaluate import evaluate
 from lirdrec_pyg.fit import Callback, FitResult, fit, load_model
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender
-from lirdrec_pyg.retrieve import recommend
+from lirdrec_pyg.onboard import encode_new_items, fold_in_users, item_layers, onboard_items
+from lirdrec_pyg.retrieve import Retriever, recommend
 from lirdrec_pyg.sampling import BPRSampler
 from lirdrec_pyg.typing import Embeddings
 
@@ -19,12 +20,17 @@ __all__ = [
     'LightGCN',
     'Popularity',
     'Recommender',
+    'Retriever',
     '__version__',
     'datasets',
+    'encode_new_items',
     'evaluate',
     'fit',
+    'fold_in_users',
+    'item_layers',
     'load_model',
     'nn',
+    'onboard_items',
     'recommend',
     'transforms',
 ]

@@ -1,0 +1,326 @@
+r"""New items and new users for a trained :class:`~lirdrec_pyg.nn.LIRDRec`, without training."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import copy
+from itertools import chain
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch_geometric import EdgeIndex
+from torch_geometric.data import HeteroData
+from torch_geometric.utils import coalesce, degree
+
+from lirdrec_pyg.nn.fused import normalize
+from lirdrec_pyg.nn.models.lirdrec import LIRDRec
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.retrieve import node_ids
+from lirdrec_pyg.transforms.dct import DCT, check_finite
+from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout, check_interactions
+from lirdrec_pyg.transforms.item_knn_graph import TOLERANCE, ItemKNNGraph, Matrix, _decide, _normalise
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, modalities, modality_features
+
+EPS = 1e-7  # that the interaction graph adds to degrees
+
+
+def onboard_items(
+    data: HeteroData,
+    features: Mapping[str, Tensor],
+    raw_id: Sequence[str] | None = None,
+    title: Sequence[str] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    k: int = 10,
+    weights: Mapping[str, float] | None = None,
+) -> tuple[HeteroData, Tensor]:
+    r"""Appends items that nobody has interacted with yet to a view, with all that a model reads of them: features,
+    their spectrum (:class:`~lirdrec_pyg.transforms.DCT`) and edges of the item graph.
+
+    The edges are those of :class:`~lirdrec_pyg.transforms.ItemKNNGraph`, by exact search among old and new items, but
+    only the ones *into* the new items. So no old item sees a new one, and no existing embedding changes.
+    The adjacency matrices of :class:`~lirdrec_pyg.transforms.InteractionGraph` are made anew in their layout.
+
+    Args:
+        data (HeteroData): The view, which stays as it is. What else its items have, *e.g.*, ``cold``, is not known of
+            new items and is left out of the result.
+        features (mapping of str to Tensor): The features :math:`(N, C_m)` of each modality of the new items. A
+            modality that is left out is missing for all of them.
+        raw_id (sequence of str, optional): Their raw ids, needed where the data has raw ids.
+        title (sequence of str, optional): Their titles. (default: empty, where the data has titles)
+        masks (mapping of str to Tensor, optional): Which of them have each modality :math:`(N)`. (default: all)
+        k (int, optional): The ``k`` of the item graph. (default: :obj:`10`)
+        weights (mapping of str to float, optional): The mixing weights of the item graph. (default: equal)
+
+    Returns:
+        The extended view and the node ids of the new items.
+
+    Raises:
+        ValueError: If features do not fit the data or one another or are not finite, or raw ids are not new.
+    """
+    num_old = data[ITEM].num_nodes
+    new = _check(data, features, masks or {})
+    num_new = new[ITEM].num_nodes
+    if 'spectrum' in data[ITEM]:
+        new = DCT()(new)
+    texts = {'raw_id': raw_id, 'title': [''] * num_new if title is None else title}
+
+    data = copy(data)
+    store = data[ITEM]
+    for name in modalities(new):
+        if f'has_{name}' in new[ITEM] and f'has_{name}' not in store:
+            store[f'has_{name}'] = torch.ones(num_old, dtype=torch.bool)
+    for key in list(store.keys()):
+        if key in texts:
+            store[key] = [*store[key], *_texts(key, texts[key], num_new)]
+        elif key.startswith(('x_', 'has_')) or key == 'spectrum':
+            rows = new[ITEM].get(key, torch.ones(num_new, dtype=torch.bool))
+            if rows.shape[1:] != store[key].shape[1:]:
+                raise ValueError(f"'{key}' needs to have {store[key].size(1)} columns (got {rows.size(1)})")
+            store[key] = torch.cat([store[key], rows.to(store[key].dtype)])
+        elif store.is_node_attr(key):
+            del store[key]
+    store.num_nodes = num_old + num_new
+    if 'raw_id' in store and len(set(store.raw_id)) < store.num_nodes:
+        repeated = next(raw for raw, count in Counter(store.raw_id).items() if count > 1)
+        raise ValueError(f"'raw_id' needs to be new and unique (got {repeated!r} again)")
+
+    if SIMILAR_TO in data.edge_types:
+        edge_index, edge_weight = _edges_into(data, num_old, k, weights)
+        similar = data[SIMILAR_TO]
+        similar.edge_index = torch.cat([similar.edge_index, edge_index], dim=1)
+        similar.edge_weight = torch.cat([similar.edge_weight, edge_weight])
+    if REV_INTERACTS in data.edge_types:
+        data = InteractionGraph(_layout(data))(data)
+    return data, torch.arange(num_old, num_old + num_new)
+
+
+@torch.no_grad()
+def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -> Tensor:
+    r"""Returns the layers :math:`\mathbf{z}^{(l)}_i`, :math:`l = 0, \ldots, L`, of all items on the interactions: what
+    new items and users are made of. Once computed they serve until the model or the interactions change.
+
+    Args:
+        model (LIRDRec): The trained model.
+        data (HeteroData): The training view.
+        known (Tensor, optional): The layers of the first items, where only the items after these are to be encoded,
+            which :func:`onboard_items` added. (default: none)
+
+    Shapes:
+        - **output:** :math:`(L + 1, |\mathcal{I}|, |V| d)`
+
+    Raises:
+        ValueError: If an item after the known ones has interactions.
+    """
+    num_items, num_layers = data[ITEM].num_nodes, model.propagation.num_layers
+    item = data[INTERACTS].edge_index[1]
+    if known is not None:
+        if int(item.max()) >= known.size(1):
+            raise ValueError(f"items after the 'known' {known.size(1)} can't have interactions (got {int(item.max())})")
+        if known.size(1) == num_items:
+            return known
+        out = known.new_zeros(num_layers + 1, num_items - known.size(1), known.size(2))
+        out[0] = _content(model, data, known.size(1))
+        return torch.cat([known, out], dim=1)
+    to_item, to_user, _, _ = edges(data)
+    z_user, z_item = normalize(model.user).flatten(1), _content(model, data, 0)
+    size = (z_user.size(0), z_item.size(0))
+    layers = [z_item]
+    for _ in range(num_layers):
+        conv = model.propagation.conv
+        z_user, z_item = conv(z_item, *to_user, size=size[::-1]), conv(z_user, *to_item, size=size)
+        layers.append(z_item)
+    return torch.stack(layers)
+
+
+@torch.no_grad()
+def encode_new_items(model: LIRDRec, data: HeteroData, new: Tensor, layers: Tensor | None = None) -> Tensor:
+    r"""Returns the embeddings of new items, equal to those of ``model.encode(data)``.
+
+    An item without interactions is its content, :math:`\mathbf{z}_i = \mathbf{z}^{(0)}_i`, plus what the item graph
+    brings: given the :func:`item_layers` of the others, only the new rows pass through the encoders.
+
+    Args:
+        model (LIRDRec): The trained model.
+        data (HeteroData): The view that :func:`onboard_items` returned.
+        new (Tensor): The node ids of the new items :math:`(N)`.
+        layers (Tensor, optional): The layers of all items, or of all but those added last. (default: compute them)
+
+    Shapes:
+        - **output:** :math:`(N, |V| d)`
+    """
+    z = item_layers(model, data, layers).sum(dim=0)
+    similar = edges(data)[2]
+    z = z if similar is None else model.propagation.propagate_items(z, similar)
+    return _final(model, z[new])
+
+
+@torch.no_grad()
+def fold_in_users(
+    model: LIRDRec,
+    data: HeteroData,
+    histories: Sequence[Sequence[str]] | Sequence[Sequence[int]],
+    free: Tensor | None = None,
+    layers: Tensor | None = None,
+) -> Tensor:
+    r"""Returns the embeddings of users who were not in training, from their interactions.
+
+    With :math:`\mathbf{p}_u` in place of the normalised free vectors that training would have given a user, none by
+    default, its layers are those of the graph to which this user alone, with the items :math:`\mathcal{N}(u)`, was
+    added:
+
+    .. math::
+        \mathbf{z}^{(0)}_u &= \mathbf{p}_u, \quad
+        \mathbf{z}^{(l+1)}_u = \sum_{i \in \mathcal{N}(u)} w_{ui} \hat{\mathbf{z}}^{(l)}_i, \quad
+        w_{ui} = \frac{1}{\sqrt{\deg u \, (\deg i + 1)}} \\
+        \hat{\mathbf{z}}^{(0)}_i &= \mathbf{z}^{(0)}_i, \quad
+        \hat{\mathbf{z}}^{(l)}_i = \sqrt{\frac{\deg i}{\deg i + 1}} \, \mathbf{z}^{(l)}_i
+        + w_{ui} \mathbf{z}^{(l-1)}_u \\
+        \mathbf{u} &= \mathrm{PWC} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
+
+    Here :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those of the graph without the user.
+    For the weights of the views, :math:`\boldsymbol{\theta}_u` is the mean of all users' where the variant of
+    :class:`~lirdrec_pyg.nn.PWC` has one for each user.
+
+    A user of the training view who is taken out of its graph and folded in again with its own free vectors gets what
+    ``model.encode`` gave it, but for :math:`\boldsymbol{\theta}_u` and, with more than two layers, the traces it leaves
+    in the embeddings of other users on the way from layer two on. Users folded in together do not see one another.
+
+    Args:
+        model (LIRDRec): The trained model.
+        data (HeteroData): The training view.
+        histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`).
+        free (Tensor, optional): The vectors :math:`\mathbf{p}_u`, of unit length in training, :math:`(N, |V|, d)`.
+            (default: zero, which serves users better than the mean of all trained ones)
+        layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
+
+    Shapes:
+        - **output:** :math:`(N, |V| d)`
+
+    Raises:
+        ValueError: If an item is unknown or repeated in a history, or all histories are empty.
+    """
+    col = node_ids(data, ITEM, list(chain.from_iterable(histories)))  # type: ignore[arg-type]
+    count = torch.tensor([len(history) for history in histories])
+    row = torch.repeat_interleave(count)
+    check_interactions(torch.stack([row, col]), len(count), data[ITEM].num_nodes)
+    layers = item_layers(model, data, layers)
+    deg_item = degree(data[INTERACTS].edge_index[1], data[ITEM].num_nodes) + EPS
+    weight = ((count[row] + EPS) * (deg_item[col] + 1)).rsqrt()
+    back = torch.zeros(len(count)).index_add_(0, row, weight.square()).unsqueeze(1)  # from the user to itself
+    fade = (deg_item / (deg_item + 1)).sqrt()[col]
+
+    z = [layers.new_zeros(len(count), layers.size(2)) if free is None else free.flatten(1)]
+    for layer in range(model.propagation.num_layers):
+        out = torch.nn.functional.embedding_bag(
+            col,
+            layers[layer],
+            count.cumsum(0) - count,
+            mode='sum',
+            per_sample_weights=weight if layer == 0 else weight * fade,
+        )
+        z.append(out if layer == 0 else out + back * z[layer - 1])
+    views = torch.stack(z).sum(dim=0).unflatten(1, (model.num_views, -1))
+    theta = {}
+    if model.pwc.variant in ('released', 'ema'):
+        theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
+    user = functional_call(model.pwc, theta, (views, torch.zeros(len(count), dtype=torch.long)))
+    return _final(model, user)
+
+
+def _final(model: LIRDRec, z: Tensor) -> Tensor:
+    return z if model.objective == 'bpr' else normalize(z)
+
+
+def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
+    r"""Returns :math:`\mathbf{z}^{(0)}` of the items from the given one on: the model on a graph without edges."""
+    xs, masks = {}, {}
+    for name in model.in_channels:
+        x, has = modality_features(data, name)
+        xs[name], masks[name] = x[first:], None if has is None else has[first:]
+    none = torch.empty(2, 0, dtype=torch.long), torch.empty(0)
+    nobody = torch.empty(0, dtype=torch.long)
+    return model(xs, data[ITEM].spectrum[first:], none, none, masks=masks, user_id=nobody).item
+
+
+def _check(data: HeteroData, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> HeteroData:
+    r"""Returns the new items alone, with all modalities of the data."""
+    names = modalities(data)
+    for argument, given in [('features', features), ('masks', masks)]:
+        for name in given:
+            if name not in names:
+                raise ValueError(f"'{argument}' names the unknown modality '{name}' (the data has {names})")
+    sizes = {len(x) for x in [*features.values(), *masks.values()]}
+    if len(sizes) != 1 or 0 in sizes:
+        rows = {name: len(x) for name, x in features.items()} | {f'{name} mask': len(x) for name, x in masks.items()}
+        raise ValueError(f"'features' need the same number of rows, at least one, for all modalities (got {rows})")
+    (num_new,) = sizes
+    new = HeteroData()
+    for name in names:
+        old, has_old = modality_features(data, name)
+        x = features.get(name, old.new_zeros(num_new, old.size(1)))
+        if x.dim() != 2 or x.size(1) != old.size(1):
+            raise ValueError(f"'x_{name}' needs to have {old.size(1)} columns (got {tuple(x.shape)})")
+        has = masks.get(name, torch.full((num_new,), name in features))
+        check_finite(x, name)
+        new[ITEM][f'x_{name}'] = x * has.unsqueeze(1)
+        if has_old is not None or not has.all():
+            new[ITEM][f'has_{name}'] = has
+    new[ITEM].num_nodes = num_new
+    return new
+
+
+def _texts(key: str, values: Sequence[str] | None, num_new: int) -> Sequence[str]:
+    if values is None or len(values) != num_new:
+        raise ValueError(f"'{key}' needs one for each of the {num_new} new items (got {len(values or [])})")
+    return values
+
+
+def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, float] | None) -> tuple[Tensor, Tensor]:
+    r"""Returns the edges of :class:`ItemKNNGraph` into the items from the given one on."""
+    mixing = ItemKNNGraph(k, weights)._mixing_weights(data)
+    present = {}
+    for name in mixing:
+        x, has = modality_features(data, name)
+        present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
+    share = torch.stack([present[name][first:] * weight for name, weight in mixing.items()])
+    share = share * (sum(mixing.values()) / share.sum(dim=0).clamp_min(torch.finfo(share.dtype).tiny))  # [M, N]
+
+    edge_indices, edge_weights = [torch.empty(2, 0, dtype=torch.long)], [torch.empty(0)]
+    for m, name in enumerate(mixing):
+        ids = present[name].nonzero().view(-1)
+        rows = (ids >= first).nonzero().view(-1)
+        if len(rows) == 0:
+            continue
+        near = torch.from_numpy(_nearest(modality_features(data, name)[0][ids].float().numpy(), rows.numpy(), k))
+        target = ids[rows].unsqueeze(1).expand_as(near).flatten()
+        edge_indices.append(torch.stack([ids[near.flatten()], target]))
+        edge_weights.append(share[m, target - first] / near.size(1))
+    return coalesce(
+        torch.cat(edge_indices, dim=1), torch.cat(edge_weights), data[ITEM].num_nodes, 'sum', sort_by_row=False
+    )
+
+
+def _nearest(x: Matrix, rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+    r"""Returns those rows of ``exact_knn(x, k)``."""
+    if k >= len(x):
+        return np.tile(np.arange(len(x)), (len(rows), 1))
+    unit = _normalise(x)
+    sim, found = faiss.knn(unit[rows], unit, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    out = found[:, :k]
+    contested = np.flatnonzero((sim[:, k - 1] - sim[:, k] <= 2 * TOLERANCE) | (out != rows[:, None]).all(axis=1))
+    for part in np.array_split(contested, len(contested) * len(x) // 2**25 + 1):
+        out[part] = _decide(x, unit, rows[part], sim[part, k - 1], k)
+    return out
+
+
+def _layout(data: HeteroData) -> Layout:
+    adj: Any = data[INTERACTS].get('adj_t')
+    if adj is None:
+        return 'edge_index'
+    if isinstance(adj, EdgeIndex):
+        return 'EdgeIndex'
+    return 'csr' if isinstance(adj, Tensor) else 'SparseTensor'
