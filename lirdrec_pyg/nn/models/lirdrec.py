@@ -13,7 +13,7 @@ from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
 from lirdrec_pyg.nn.pwc import PWC, PWCVariant
-from lirdrec_pyg.typing import ITEM, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, modalities, modality_features
 
 
 class LIRDRec(Recommender):
@@ -49,7 +49,8 @@ class LIRDRec(Recommender):
         loss (str, optional): The objective, ``'bpr'`` or ``'softmax'``. (default: ``'bpr'``)
         temperature (float, optional): The temperature of the softmax. (default: :obj:`0.2`)
         num_negatives (int or str, optional): The negatives of the softmax, which a batch shares: ``'batch'``
-            for one another's positives, or a number of uniform items beside these. (default: all items)
+            for one another's positives, or a number of uniform items beside these. Items without interactions are
+            never among them, which would teach the model to avoid what is new. (default: all other items)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, |V| d)`
@@ -207,19 +208,23 @@ class LIRDRec(Recommender):
             i, j = rows.chunk(2)
             loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         else:
-            items, target = self._candidates(pos, z_item.size(0))
+            items, target = self._candidates(data, pos)
             i, reg_item = rows_and_mean_square(z_item, items)
             loss = softmax_loss(normalize(u), normalize(i), target, self.temperature)
         return loss + self.reg_weight * (reg_user + reg_item)
 
-    def _candidates(self, pos: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    def _candidates(self, data: HeteroData, pos: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns the items of the softmax, and where among them the positives are."""
-        if self.num_negatives is None:
-            return torch.arange(num_items, device=pos.device), pos
-        items, target = pos.unique(return_inverse=True)
         if self.num_negatives == 'batch':
-            return items, target
-        drawn = torch.randint(num_items, (self.num_negatives,), device=pos.device)
+            return pos.unique(return_inverse=True)  # type: ignore[no-any-return]
+        seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=pos.device)
+        seen[data[INTERACTS].edge_index[1]] = True
+        seen[pos] = True
+        items = seen.nonzero().view(-1)
+        if self.num_negatives is None:
+            return items, (seen.cumsum(0) - 1)[pos]
+        drawn = items[torch.randint(items.numel(), (self.num_negatives,), device=pos.device)]
+        items, target = pos.unique(return_inverse=True)
         return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target
 
     @property

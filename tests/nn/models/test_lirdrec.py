@@ -6,6 +6,8 @@ import torch
 from scipy.fft import dct
 
 from lirdrec_pyg import LIRDRec
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 
@@ -165,6 +167,23 @@ def test_softmax_objective(views):
     model.num_negatives = 10_000  # so many that each item is among them
     assert model.loss(train, user, pos, pos) > expected
     assert model.fit_defaults == {'lr': 1e-3, 'patience': 10}
+
+
+@pytest.mark.parametrize('num_negatives', [None, 50])
+def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives):
+    data = ItemKNNGraph(k=4)(DCT()(FakeMultimodal(num_cold_items=6, seed=1)[0]))
+    train = InteractionGraph()(FixedSplit()(data)[0])
+    pos = train[INTERACTS].edge_index[1, :20]
+    model = LIRDRec.from_data(
+        train, seed=0, hidden_channels=8, loss='softmax', num_negatives=num_negatives, reg_weight=0.0
+    )
+    items, target = model._candidates(train, pos)
+    seen = train[INTERACTS].edge_index[1].unique()
+    assert seen.numel() < train['item'].num_nodes
+    assert torch.isin(items, seen).all()
+    assert torch.equal(items[target], pos)
+    if num_negatives is None:
+        assert torch.equal(items, seen)
 
 
 @pytest.mark.parametrize(
