@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from benchmarks.quality import catalogues, experiments, run
 
@@ -91,3 +92,27 @@ def test_experiments_are_lists_of_jobs():
         jobs = list(experiment('scientific'))
         assert jobs, name
         assert len({str(run.key(job)) for job in jobs}) == len(jobs), name
+
+
+@pytest.mark.parametrize(
+    ('lacks', 'views', 'tables'),
+    [({'shared': False}, 2, 2), ({'own': False}, 1, 1), ({'fusion': False}, 3, 3), ({'one_user_table': True}, 3, 1)],
+)
+def test_ablated_models_lack_a_part(lacks, views, tables, tmp_path):
+    job = run.job('fake', 'Ablated', 0, {'model': {'hidden_channels': 8, **lacks}})
+    train, _ = run.views(job, tmp_path, test=False)
+    model = run.build(job, train)
+    assert model.user.shape == (train['user'].num_nodes, tables, 8)
+    assert model.encode(train).user.size(1) == model.encode(train).item.size(1) == 8 * views
+    user, item = train['interacts'].edge_index[:, :64]
+    model.loss(train, user, item, item.flip(0)).backward()
+    assert model.user.grad.norm() > 0
+
+
+def test_without_fusion_views_are_concatenated(tmp_path):
+    job = run.job('fake', 'Ablated', 0, {'model': {'hidden_channels': 8, 'fusion': False}})
+    train, _ = run.views(job, tmp_path, test=False)
+    model = run.build(job, train)
+    whole = run.build(run.job('fake', 'LIRDRec', 0, {'model': {'hidden_channels': 8, 'pwc': 'uniform'}}), train)
+    whole.load_state_dict(model.state_dict())
+    assert torch.allclose(model.encode(train).user, 3 * whole.encode(train).user, atol=1e-6)

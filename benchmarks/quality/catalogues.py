@@ -21,7 +21,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
-from lirdrec_pyg.nn import LIRDRec
+from lirdrec_pyg.nn import PWC, LIRDRec
 from lirdrec_pyg.transforms import PCA, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
 from lirdrec_pyg.typing import ITEM, modalities
 
@@ -244,4 +244,46 @@ class LearnedRotation(LIRDRec):
         return super().forward(xs, self.rotation(spectrum), *args, **kwargs)
 
 
-MODELS = {'LearnedRotation': LearnedRotation}
+class Concatenation(PWC):
+    r"""Concatenates the views as they are."""
+
+    def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        return x.new_ones(x.shape[:2])
+
+
+class Ablated(LIRDRec):
+    r"""LIRDRec that lacks a part: its own encoders, the shared one, the weights of the fusion, or all tables of user
+    vectors but one, which then serves all views."""
+
+    def __init__(
+        self,
+        *args: Any,
+        own: bool = True,
+        shared: bool = True,
+        fusion: bool = True,
+        one_user_table: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.shared = shared
+        self.num_views = own * len(self.in_channels) + shared
+        tables = 1 if one_user_table else self.num_views
+        self.user = torch.nn.Parameter(torch.empty(self.num_users, tables, self.hidden_channels))
+        if not own:
+            self.encoders = torch.nn.ModuleDict()
+        if fusion:
+            self.pwc = PWC(self.hidden_channels, self.num_views, self.num_users, self.pwc.variant)
+        else:
+            self.pwc = Concatenation(self.hidden_channels, self.num_views, self.num_users, 'uniform')
+        for table in self.user.data.unbind(dim=1):
+            table.copy_(torch.nn.init.xavier_normal_(torch.empty(table.shape)))
+
+    def _users(self, user_id: Tensor | None) -> Tensor:
+        return super()._users(user_id).expand(-1, self.num_views, -1).contiguous()
+
+    def _views(self, xs: Any, spectrum: Tensor, masks: Any) -> list[Tensor]:
+        views = super()._views(xs, spectrum, masks)
+        return views if self.shared else views[:-1]
+
+
+MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

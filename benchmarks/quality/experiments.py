@@ -1,10 +1,14 @@
 r"""The experiments: each gives the jobs of one question on a dataset."""
 
+import copy
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks.quality.run import Job, job
 
+SETTINGS = Path(__file__).parent / 'results' / 'settings.json'
 SEEDS = {'scientific': range(5), 'movielens': range(5)}
 Settings = dict[str, dict[str, Any]]
 
@@ -41,4 +45,67 @@ def text(dataset: str) -> Iterator[Job]:
     return jobs('text', dataset, variants, range(3))
 
 
-EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {'precision': precision, 'text': text}
+def main(dataset: str) -> Iterator[Job]:
+    r"""Which model is best, each with the settings that validation chose?"""
+    variants: dict[str, tuple[str, Settings]] = {'Popularity': ('Popularity', {}), 'ContentKNN': ('ContentKNN', {})}
+    for name, known in chosen(dataset).items():
+        variants[name] = known['model'], known['settings']
+    return jobs('main', dataset, variants, seeds(dataset))
+
+
+def chosen(dataset: str) -> dict[str, Any]:
+    r"""Returns the settings that ``tune.py`` wrote; a dataset that was not tuned takes those of Scientific, but for
+    the weights of modalities that it does not have."""
+    known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
+    if dataset in known or 'scientific' not in known:
+        return dict(known.get(dataset, {}))
+    carried = copy.deepcopy(known['scientific'])
+    for one in carried.values():
+        one['settings'].get('content', {}).pop('weights', None)
+    return dict(carried)
+
+
+def ablation(dataset: str) -> Iterator[Job]:
+    r"""What does each part add? Everything else stays as in the paper; in half precision, to save time."""
+
+    def variant(model: str = 'LIRDRec', content: Any = None, fit: Any = None, **kwargs: Any) -> tuple[str, Settings]:
+        settings = {'model': kwargs, 'fit': {'precision': 'bf16'} if fit is None else fit, 'content': content or {}}
+        return model, {name: value for name, value in settings.items() if value}
+
+    variants = {
+        'LIRDRec': variant(),
+        'softmax': variant(loss='softmax'),
+        'PWC ema': variant(pwc='ema'),
+        'PWC attention': variant(pwc='attention'),
+        'PWC static': variant(pwc='static'),
+        'PWC uniform': variant(pwc='uniform'),
+        'no PWC': variant('Ablated', fusion=False),
+        'no transform': variant(content={'transform': 'none'}),
+        'DCT over items, too': variant(content={'transform': 'dct2'}),
+        'random rotation': variant(content={'transform': 'rotation'}),
+        'PCA': variant(content={'transform': 'pca'}),
+        'whitened PCA': variant(content={'transform': 'whiten'}),
+        'no item graph': variant(content={'k': 0}),
+    }
+    if dataset == 'scientific':
+        variants |= {
+            'no shared branch': variant('Ablated', shared=False),
+            'no own branches': variant('Ablated', own=False),
+            'one user table': variant('Ablated', one_user_table=True),
+            'k = 5': variant(content={'k': 5}),
+            'k = 20': variant(content={'k': 20}),
+            'image weight 0.3': variant(content={'weights': {'image': 0.3, 'text': 0.7}}),
+            'image weight 0.5': variant(content={'weights': {'image': 0.5, 'text': 0.5}}),
+            '1 layer': variant(num_layers=1),
+            '3 layers': variant(num_layers=3),
+            'learned rotation': variant('LearnedRotation', content={'transform': 'none'}, fit={}),
+        }
+    return jobs('ablation', dataset, variants, range(5) if dataset == 'scientific' else range(3))
+
+
+EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
+    'precision': precision,
+    'text': text,
+    'main': main,
+    'ablation': ablation,
+}

@@ -75,7 +75,7 @@ class Straightforward(nn.Module):
         if epoch > 1 and self.last_weight is not None:
             self.theta.data = self.last_weight.clone()
         logit = math.log(self.init / (1 - self.init)) + 0.5 * epoch * (epoch + 1) * math.log(self.decay)
-        self.gate = 1 / (1 + math.exp(-logit))
+        self.gate = 1 / (1 + math.exp(min(-logit, 700.0)))
 
     def loss(self, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         self.result = user_emb, item_emb = self()

@@ -167,19 +167,24 @@ class LIRDRec(Recommender):
         masks: Mapping[str, Tensor | None] | None,
         user_id: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        views = []
-        for name, encoder in self.encoders.items():
-            h = encoder(xs[name])
-            mask = None if masks is None else masks.get(name)
-            views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
-        views.append(self.shared_encoder(spectrum))
-        item = torch.stack(views, dim=1)  # [I, V, d]
-        user = self.user if user_id is None else self.user.index_select(0, user_id)  # [U, V, d]
+        item = torch.stack(self._views(xs, spectrum, masks or {}), dim=1)  # [I, V, d]
+        user = self._users(user_id)  # [U, V, d]
         user, item = self.propagation(user, item, to_item, to_user, normalize=True)
         item = item.flatten(1)
         if similar is not None:
             item = self.propagation.propagate_items(item, similar, similar_t)
         return user, item
+
+    def _views(self, xs: Mapping[str, Tensor], spectrum: Tensor, masks: Mapping[str, Tensor | None]) -> list[Tensor]:
+        r"""Returns what each encoder makes of the items, zero where an item lacks the modality."""
+        views = []
+        for name, encoder in self.encoders.items():
+            h, mask = encoder(xs[name]), masks.get(name)
+            views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
+        return [*views, self.shared_encoder(spectrum)]
+
+    def _users(self, user_id: Tensor | None) -> Tensor:
+        return self.user if user_id is None else self.user.index_select(0, user_id)
 
     def encode(self, data: HeteroData) -> Embeddings:
         out = self(*self._inputs(data))
