@@ -91,3 +91,9 @@ def test_extract_features(tmp_path):
 def test_amazon_parse_quick(tmp_path):
     out = run('benchmarks/speed/amazon_parse.py', '--quick', '--root', str(tmp_path))
     assert 'peak_rss_mib' in out
+
+
+def test_daily_catalogue():
+    out = run('examples/daily_catalogue.py', '--days', '2', '--epochs', '3')
+    assert 'Day 2: ' in out
+    assert 'onboarded' in out

@@ -60,3 +60,16 @@ def test_quick(script, tmp_path):
         assert (tmp_path / 'trace.json').stat().st_size > 1000
         assert {row['competitor'] for row in table} >= {'straightforward', 'fp32', 'bf16'}
         assert all(float(row['epoch_and_validation_s']) > 0 for row in table)
+
+
+def test_retrieval_quick(tmp_path):
+    rows = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', 'benchmarks.speed.retrieval', '--quick', '--rows', str(rows)]
+    result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with rows.open(newline='') as file:
+        table = list(csv.DictReader(file))
+    exact = [row for row in table if row['index'] == 'Flat']
+    assert [float(row['recall@20']) for row in exact] == [1.0]
+    assert max(float(row['recall@20']) for row in table if row['index'].startswith('HNSW')) > 0.9
+    assert all(0 < float(row['p50_ms']) <= float(row['p99_ms']) for row in table)
