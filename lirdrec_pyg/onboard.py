@@ -6,9 +6,6 @@ from copy import copy
 from itertools import chain
 from typing import Any
 
-import faiss
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -22,7 +19,7 @@ from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.retrieve import node_ids
 from lirdrec_pyg.transforms.dct import DCT, check_finite
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout, check_interactions
-from lirdrec_pyg.transforms.item_knn_graph import TOLERANCE, ItemKNNGraph, Matrix, _decide, _normalise
+from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph, exact_knn
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, modalities, modality_features
 
 EPS = 1e-7  # that the interaction graph adds to degrees
@@ -295,26 +292,13 @@ def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, floa
         rows = (ids >= first).nonzero().view(-1)
         if len(rows) == 0:
             continue
-        near = torch.from_numpy(_nearest(modality_features(data, name)[0][ids].float().numpy(), rows.numpy(), k))
+        near = torch.from_numpy(exact_knn(modality_features(data, name)[0][ids].float().numpy(), k, rows=rows.numpy()))
         target = ids[rows].unsqueeze(1).expand_as(near).flatten()
         edge_indices.append(torch.stack([ids[near.flatten()], target]))
         edge_weights.append(share[m, target - first] / near.size(1))
     return coalesce(
         torch.cat(edge_indices, dim=1), torch.cat(edge_weights), data[ITEM].num_nodes, 'sum', sort_by_row=False
     )
-
-
-def _nearest(x: Matrix, rows: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
-    r"""Returns those rows of ``exact_knn(x, k)``."""
-    if k >= len(x):
-        return np.tile(np.arange(len(x)), (len(rows), 1))
-    unit = _normalise(x)
-    sim, found = faiss.knn(unit[rows], unit, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-    out = found[:, :k]
-    contested = np.flatnonzero((sim[:, k - 1] - sim[:, k] <= 2 * TOLERANCE) | (out != rows[:, None]).all(axis=1))
-    for part in np.array_split(contested, len(contested) * len(x) // 2**25 + 1):
-        out[part] = _decide(x, unit, rows[part], sim[part, k - 1], k)
-    return out
 
 
 def _layout(data: HeteroData) -> Layout:

@@ -73,3 +73,28 @@ def test_retrieval_quick(tmp_path):
     assert [float(row['recall@20']) for row in exact] == [1.0]
     assert max(float(row['recall@20']) for row in table if row['index'].startswith('HNSW')) > 0.9
     assert all(0 < float(row['p50_ms']) <= float(row['p99_ms']) for row in table)
+
+
+@pytest.mark.parametrize('script', ['propagation', 'ranking', 'knn', 'scaling'])
+def test_quick_kernels(script, tmp_path):
+    rows = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(rows)]
+    args += ['--plot', str(tmp_path / 'plot.png')]
+    result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with rows.open(newline='') as file:
+        table = list(csv.DictReader(file))
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
+    assert all(row['torch'] == torch.__version__ for row in table)
+    time = {'propagation': 'ms', 'ranking': 'seconds', 'knn': 'seconds', 'scaling': 'step_ms'}[script]
+    assert all(float(row[time]) > 0 for row in table)
+    if script == 'knn':
+        recall = {row['competitor']: float(row['recall']) for row in table if row['items'] == '500'}
+        assert recall.pop('exact') == 1
+        assert recall.pop('matrix') > 0.99  # ties apart
+        assert all(0.5 < value <= 1 for value in recall.values())
+    elif script == 'propagation':
+        assert {row['kernel'] for row in table} >= {'Propagation, csr', 'LGConv, torch CSR', 'torch.sparse.mm, COO'}
+    elif script == 'scaling':
+        assert {row['varied'] for row in table} == {'interactions', 'items', 'width', 'layers'}
+        assert all(float(row['peak_mib']) > 0 for row in table)

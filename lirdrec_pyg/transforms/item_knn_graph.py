@@ -15,6 +15,7 @@ from lirdrec_pyg.transforms.dct import check_finite
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO, modalities, modality_features
 
 Matrix = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 TOLERANCE = 4e-6  # of a single precision inner product of two unit vectors
 
 
@@ -115,7 +116,7 @@ class ItemKNNGraph(BaseTransform):
             raise ValueError(f"'weights' needs a positive weight (got {self.weights})")
         return weights
 
-    def _search(self, x: Matrix) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def _search(self, x: Matrix) -> tuple[Ids, Ids]:
         k = min(self.k, len(x))
         if self.index is None:
             return np.repeat(np.arange(len(x)), k), exact_knn(x, k, self.chunk_size).ravel()
@@ -140,7 +141,7 @@ class ItemKNNGraph(BaseTransform):
         )
 
 
-def exact_knn(x: Matrix, k: int, chunk_size: int = 4096) -> npt.NDArray[np.int64]:
+def exact_knn(x: Matrix, k: int, chunk_size: int = 4096, rows: Ids | None = None) -> Ids:
     r"""Returns the :math:`k` rows of largest cosine with each row of ``x``, in no particular order.
 
     The row itself is always one of them. Where single precision can't tell the last places, they are decided in double
@@ -150,30 +151,32 @@ def exact_knn(x: Matrix, k: int, chunk_size: int = 4096) -> npt.NDArray[np.int64
         x (numpy.ndarray): Rows without a zero one, float32, :math:`(N, C)`.
         k (int): The number of neighbours, the row itself included.
         chunk_size (int, optional): The number of rows searched at once.
+        rows (numpy.ndarray, optional): The rows :math:`(R)` whose neighbours to return. (default: all)
 
     Shapes:
-        - **output:** :math:`(N, k)`, int64
+        - **output:** :math:`(N, k)` or :math:`(R, k)`, int64
     """
     n = len(x)
-    if k == n:
-        return np.tile(np.arange(n), (n, 1))
+    rows = np.arange(n) if rows is None else rows
+    if k >= n:
+        return np.tile(np.arange(n), (len(rows), 1))
     unit = _normalise(x)
-    out = np.empty((n, k), dtype=np.int64)
-    for start in range(0, n, chunk_size):
-        ids = np.arange(start, min(start + chunk_size, n))
+    out = np.empty((len(rows), k), dtype=np.int64)
+    for start in range(0, len(rows), chunk_size):
+        ids = rows[start : start + chunk_size]
         sim, found = faiss.knn(unit[ids], unit, k + 1, metric=faiss.METRIC_INNER_PRODUCT)
-        out[ids] = found[:, :k]
+        out[start : start + len(ids)] = found[:, :k]
         contested = sim[:, k - 1] - sim[:, k] <= 2 * TOLERANCE
         contested |= (found[:, :k] != ids[:, None]).all(axis=1)  # crowded out by duplicates
-        rows, limit = ids[contested], sim[contested, k - 1]
+        at, limit = np.flatnonzero(contested), sim[contested, k - 1]
         block = max(1, chunk_size * k // n)
-        for lo in range(0, len(rows), block):
+        for lo in range(0, len(at), block):
             part = slice(lo, lo + block)
-            out[rows[part]] = _decide(x, unit, rows[part], limit[part], k)
+            out[start + at[part]] = _decide(x, unit, ids[at[part]], limit[part], k)
     return out
 
 
-def _decide(x: Matrix, unit: Matrix, rows: npt.NDArray[np.int64], limit: Matrix, k: int) -> npt.NDArray[np.int64]:
+def _decide(x: Matrix, unit: Matrix, rows: Ids, limit: Matrix, k: int) -> Ids:
     r"""Returns the neighbours of the given rows, whose :math:`k`-th similarity is about ``limit``."""
     sim = unit[rows] @ unit.T
     np.put_along_axis(sim, rows[:, None], np.inf, axis=1)  # the row itself comes first
