@@ -2,10 +2,10 @@ import csv
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lirdrec_pyg.evaluate import evaluate
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.sampling import BPRSampler
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, modalities
 
 FORMAT = 1  # of the checkpoint
 Row = dict[str, float]
@@ -36,6 +36,22 @@ class FitResult(NamedTuple):
     history: list[Row]
     best_epoch: int
     best_value: float
+
+
+class Loader(Protocol):
+    r"""Batches, each with the graph on which to encode it."""
+
+    def __iter__(self) -> Iterator[tuple[HeteroData, Tensor, Tensor, Tensor]]:
+        r"""One epoch of (graph, users, positives, negatives), ids local to the graph."""
+
+    def encode(self, model: Any) -> Embeddings:
+        r"""Returns the embeddings of all users and items."""
+
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns the state from which the next epoch is drawn."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        r"""Restores it."""
 
 
 class Callback:
@@ -64,6 +80,7 @@ def fit(
     seed: int = 0,
     precision: Literal['fp32', 'bf16'] = 'fp32',
     optimizer: Callable[[list[Parameter]], Optimizer] | None = None,
+    loader: Loader | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     history_csv: str | os.PathLike[str] | None = None,
@@ -92,6 +109,9 @@ def fit(
             where the processor has bfloat16 instructions. (default: ``'fp32'``)
         optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``;
             ``lr`` then has no effect. (default: fused Adam at ``lr``)
+        loader (Loader, optional): Gives the batches and encodes for validation, *e.g.*,
+            :class:`~lirdrec_pyg.minibatch.MiniBatches`; ``batch_size`` then has no effect. (default: triplets on the
+            whole graph)
         checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
             that of the last whole epoch. (default: :obj:`None`)
         resume (bool, optional): Continue from ``checkpoint``. (default: :obj:`False`)
@@ -119,19 +139,35 @@ def fit(
 
     def validate() -> float:
         model.eval()
+        if val is None:
+            return float('nan')
         with torch.no_grad():
-            return evaluate(model.encode(train), val, k=int(k), metrics=[metric])[monitor] if val else float('nan')
+            embeddings = model.encode(train) if loader is None else loader.encode(model)
+        return evaluate(embeddings, val, k=int(k), metrics=[metric])[monitor]
 
     params = [param for param in model.parameters() if param.requires_grad]
     if len(params) == 0:
         return FitResult([], 0, validate())
 
     device = params[0].device
-    if precision == 'bf16':
-        train = _half_features(train)
-    sampler = BPRSampler(
-        train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
-    )
+    half = precision == 'bf16'
+    if loader is None:
+        train = _half_features(train) if half else train
+        sampler: Any = BPRSampler(
+            train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
+        )
+    else:
+        sampler = loader
+
+    def batches() -> Iterator[tuple[HeteroData, Tensor, Tensor, Tensor]]:
+        for batch in sampler:
+            if loader is None:
+                yield train, *(index.to(device, non_blocking=True) for index in batch)
+            else:
+                graph, *triplets = batch
+                graph = (_half_features(graph) if half else graph).to(device)
+                yield graph, *(index.to(device, non_blocking=True) for index in triplets)
+
     if optimizer is None:
         optim: Optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
     else:
@@ -193,7 +229,7 @@ def fit(
             if val is not None and epoch - 1 - best_epoch > patience:
                 break
             clock = time.perf_counter()
-            loss = _train_epoch(model, train, optim, sampler, epoch, device, callbacks)
+            loss = _train_epoch(model, batches(), optim, epoch, device, callbacks)
             row: Row = {'epoch': epoch, 'loss': loss}
             if val is not None:
                 value = row[monitor] = validate()
@@ -227,9 +263,8 @@ def _half_features(data: HeteroData) -> HeteroData:
 
 def _train_epoch(
     model: Recommender,
-    train: HeteroData,
+    batches: Iterable[tuple[HeteroData, Tensor, Tensor, Tensor]],
     optimizer: Optimizer,
-    sampler: BPRSampler,
     epoch: int,
     device: torch.device,
     callbacks: Sequence[Callback],
@@ -237,20 +272,19 @@ def _train_epoch(
     model.train()
     model.on_epoch_start(epoch)
     losses = []
-    for step, batch in enumerate(sampler, start=1):
-        user, pos, neg = (index.to(device, non_blocking=True) for index in batch)
+    for step, (graph, user, pos, neg) in enumerate(batches, start=1):
         optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(train, user, pos, neg)
+        loss = model.loss(graph, user, pos, neg)
         losses.append(loss.detach())
         if device.type == 'cpu':  # elsewhere asking would wait for the device: asked once an epoch
-            _check_loss(losses[-1:], model, train, epoch, step)
+            _check_loss(losses[-1:], model, graph, epoch, step)
         loss.backward()
         for callback in callbacks:
             callback.on_backward(model, epoch, step, loss)
         optimizer.step()
         for callback in callbacks:
             callback.on_step(model, epoch, step)
-    _check_loss(losses, model, train, epoch, 1)
+    _check_loss(losses, model, graph, epoch, 1)
     return float(torch.stack(losses).mean())
 
 

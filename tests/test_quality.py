@@ -3,6 +3,7 @@ r"""The quality benchmarks: rows are resumable and complete, and nothing is chos
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,3 +117,12 @@ def test_without_fusion_views_are_concatenated(tmp_path):
     whole = run.build(run.job('fake', 'LIRDRec', 0, {'model': {'hidden_channels': 8, 'pwc': 'uniform'}}), train)
     whole.load_state_dict(model.state_dict())
     assert torch.allclose(model.encode(train).user, 3 * whole.encode(train).user, atol=1e-6)
+
+
+def test_per_user_metrics_average_to_the_row(tmp_path, monkeypatch):
+    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
+    job = run.job('fake', 'ContentKNN')
+    row = run.run(job, tmp_path)
+    with np.load(run.per_user_path(row)) as file:
+        assert file['ndcg'].mean() == pytest.approx(row['test_ndcg@20'], abs=1e-6)
+        assert len(file['users']) == len(set(file['users'].tolist())) == len(file['ndcg'])

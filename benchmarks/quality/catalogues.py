@@ -240,8 +240,8 @@ class LearnedRotation(LIRDRec):
         torch.nn.init.eye_(rotation.weight)
         self.rotation = torch.nn.utils.parametrizations.orthogonal(rotation, orthogonal_map='cayley')
 
-    def forward(self, xs: Any, spectrum: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return super().forward(xs, self.rotation(spectrum), *args, **kwargs)
+    def encode_items(self, xs: Any, spectrum: Tensor, masks: Any = None) -> Tensor:
+        return super().encode_items(xs, self.rotation(spectrum), masks)
 
 
 class Concatenation(PWC):
@@ -281,9 +281,9 @@ class Ablated(LIRDRec):
     def _users(self, user_id: Tensor | None) -> Tensor:
         return super()._users(user_id).expand(-1, self.num_views, -1).contiguous()
 
-    def _views(self, xs: Any, spectrum: Tensor, masks: Any) -> list[Tensor]:
-        views = super()._views(xs, spectrum, masks)
-        return views if self.shared else views[:-1]
+    def encode_items(self, xs: Any, spectrum: Tensor, masks: Any = None) -> Tensor:
+        views = super().encode_items(xs, spectrum, masks)
+        return views if self.shared else views[:, :-1]
 
 
 MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

@@ -12,19 +12,28 @@ and ``weights`` of the item graph, and ``transform``, what the shared encoder re
 
 import argparse
 import copy
+import hashlib
 import json
+import os
+import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
+from torch_geometric.metrics import LinkPredNDCG
+from torch_geometric.metrics.link_pred import LinkPredMetricData
 
 from benchmarks import rows
 from benchmarks.quality import catalogues
-from lirdrec_pyg import Recommender, evaluate, fit, nn
+from lirdrec_pyg import Embeddings, Recommender, evaluate, fit, nn
+from lirdrec_pyg.evaluate import top_k
 from lirdrec_pyg.transforms import InteractionGraph
+from lirdrec_pyg.typing import INTERACTS
 
 ROWS = Path(__file__).parent / 'results' / 'runs.csv'
 KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
@@ -79,9 +88,35 @@ def run(job: Job, root: Path) -> dict[str, Any]:
     row |= {'best_epoch': result.best_epoch, 'epochs': len(result.history), 'seconds': round(seconds, 1)}
     with torch.no_grad():
         embeddings = model.encode(train)
+    save_per_user(job, *per_user(embeddings, test))
     for name, view in [('val', val), ('test', test)]:
         row |= {f'{name}_{k}': round(v, 6) for k, v in evaluate(embeddings, view, k=KS, metrics=METRICS).items()}
     return row | rows.environment()
+
+
+def per_user(embeddings: Embeddings, view: HeteroData, k: int = 20) -> tuple[Tensor, Tensor]:
+    r"""Returns the users of a view and ndcg@k of each."""
+    label = view[INTERACTS].edge_label_index
+    users, value = label[0].unique(), []
+    for user, top in top_k(embeddings, users, k, view[INTERACTS].edge_index):
+        part = label[:, (label[0] >= user[0]) & (label[0] <= user[-1])]
+        part = torch.stack([torch.searchsorted(user, part[0].contiguous()), part[1]])
+        value.append(LinkPredNDCG(k)._compute(LinkPredMetricData(top, part)))
+    return users, torch.cat(value)
+
+
+def per_user_path(cells: dict[str, Any]) -> Path:
+    r"""Returns where the metrics of each user of a job are kept, for tests of significance."""
+    name = hashlib.sha256(json.dumps({key: str(cells[key]) for key in KEYS}).encode()).hexdigest()[:16]
+    return Path(os.environ.get('USERS', 'runs/users')) / f'{name}.npz'
+
+
+def save_per_user(job: Job, users: Tensor, value: Tensor) -> None:
+    path = per_user_path(key(job))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        np.savez(file, users=users.numpy(), ndcg=value.numpy())
+    os.replace(file.name, path)
 
 
 def key(job: Job) -> dict[str, Any]:

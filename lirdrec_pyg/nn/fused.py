@@ -131,3 +131,21 @@ class _RowsAndMeanSquare(torch.autograd.Function):
         grad = x * (weight * weight * scale).unsqueeze(-1)
         grad.index_add_(0, index, grad_rows * weight.index_select(0, index).unsqueeze(-1))
         return grad, None, grad_weight
+
+
+class _SparseRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.size = table.size()
+        ctx.save_for_backward(index)
+        return table.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return torch.sparse_coo_tensor(index.unsqueeze(0), grad, ctx.size, check_invariants=False), None
+
+
+def sparse_rows(table: Tensor, index: Tensor) -> Tensor:
+    r"""Returns rows of a table, whose gradient is sparse: as an embedding's, but of any shape."""
+    return _SparseRows.apply(table, index)  # type: ignore[no-any-return]

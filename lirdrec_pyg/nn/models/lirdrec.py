@@ -8,7 +8,7 @@ from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.losses import bpr_loss, softmax_loss
-from lirdrec_pyg.nn.fused import normalize, rows_and_mean_square
+from lirdrec_pyg.nn.fused import normalize, rows_and_mean_square, sparse_rows
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
@@ -51,6 +51,8 @@ class LIRDRec(Recommender):
         num_negatives (int or str, optional): The negatives of the softmax, which a batch shares: ``'batch'``
             for one another's positives, or a number of uniform items beside these. Items without interactions are
             never among them, which would teach the model to avoid what is new. (default: all other items)
+        sparse (bool, optional): If set to :obj:`True`, the gradient of the users' vectors is sparse on a sampled
+            sub-graph: use :class:`~lirdrec_pyg.minibatch.LazyAdam`. (default: :obj:`False`)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, |V| d)`
@@ -73,6 +75,7 @@ class LIRDRec(Recommender):
         loss: Literal['bpr', 'softmax'] = 'bpr',
         temperature: float = 0.2,
         num_negatives: int | Literal['batch'] | None = None,
+        sparse: bool = False,
     ) -> None:
         super().__init__(
             num_users=num_users,
@@ -89,6 +92,7 @@ class LIRDRec(Recommender):
             loss=loss,
             temperature=temperature,
             num_negatives=num_negatives,
+            sparse=sparse,
         )
         if len(in_channels) == 0:
             raise ValueError("'in_channels' needs at least one modality (got none)")
@@ -105,6 +109,7 @@ class LIRDRec(Recommender):
         self.objective = loss
         self.temperature = temperature
         self.num_negatives = num_negatives
+        self.sparse = sparse
         self.num_views = len(in_channels) + 1
 
         self.user = Parameter(torch.empty(num_users, self.num_views, hidden_channels))
@@ -153,41 +158,53 @@ class LIRDRec(Recommender):
             masks (mapping of str to Tensor, optional): Which items have each modality :math:`(|\mathcal{I}|)`.
             user_id (Tensor, optional): The ids of the users, if these are not all users in order.
         """
-        user, item = self._propagate(xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id)
+        item = self.encode_items(xs, spectrum, masks)
+        user, item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
         return Embeddings(self.pwc(user, user_id), item)
 
-    def _propagate(
+    def encode_items(
+        self, xs: Mapping[str, Tensor], spectrum: Tensor, masks: Mapping[str, Tensor | None] | None = None
+    ) -> Tensor:
+        r"""Returns the views of items before propagation, :math:`(N, |V|, d)`, zero where one lacks the modality.
+
+        Args:
+            xs (mapping of str to Tensor): The features :math:`(N, C_m)` of each modality.
+            spectrum (Tensor): Their spectra :math:`(N, \sum_m C_m)`.
+            masks (mapping of str to Tensor, optional): Which items have each modality :math:`(N)`.
+        """
+        views = []
+        for name, encoder in self.encoders.items():
+            h, mask = encoder(xs[name]), (masks or {}).get(name)
+            views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
+        return torch.stack([*views, self.shared_encoder(spectrum)], dim=1)
+
+    def propagate(
         self,
-        xs: Mapping[str, Tensor],
-        spectrum: Tensor,
+        item: Tensor,
         to_item: Edges,
         to_user: Edges,
-        similar: Edges | None,
-        similar_t: Edges | None,
-        masks: Mapping[str, Tensor | None] | None,
-        user_id: Tensor | None,
+        similar: Edges | None = None,
+        similar_t: Edges | None = None,
+        user_id: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        item = torch.stack(self._views(xs, spectrum, masks or {}), dim=1)  # [I, V, d]
-        user = self._users(user_id)  # [U, V, d]
-        user, item = self.propagation(user, item, to_item, to_user, normalize=True)
+        r"""Returns the users' views :math:`(|\mathcal{U}|, |V|, d)`, not fused yet, and the items
+        :math:`(|\mathcal{I}|, |V| d)`, given the views of the items and the graph as in :meth:`forward`."""
+        user, item = self.propagation(self._users(user_id), item, to_item, to_user, normalize=True)
         item = item.flatten(1)
         if similar is not None:
             item = self.propagation.propagate_items(item, similar, similar_t)
         return user, item
 
-    def _views(self, xs: Mapping[str, Tensor], spectrum: Tensor, masks: Mapping[str, Tensor | None]) -> list[Tensor]:
-        r"""Returns what each encoder makes of the items, zero where an item lacks the modality."""
-        views = []
-        for name, encoder in self.encoders.items():
-            h, mask = encoder(xs[name]), masks.get(name)
-            views.append(h if mask is None else h * mask.unsqueeze(-1).to(h.dtype))
-        return [*views, self.shared_encoder(spectrum)]
-
     def _users(self, user_id: Tensor | None) -> Tensor:
-        return self.user if user_id is None else self.user.index_select(0, user_id)
+        if user_id is None:
+            return self.user
+        return sparse_rows(self.user, user_id) if self.sparse else self.user.index_select(0, user_id)
 
     def encode(self, data: HeteroData) -> Embeddings:
-        out = self(*self._inputs(data))
+        return self.finish(self(*self._inputs(data)))
+
+    def finish(self, out: Embeddings) -> Embeddings:
+        r"""Returns the embeddings whose inner products are the scores: normalised ones, after a softmax."""
         return out if self.objective == 'bpr' else Embeddings(*(normalize(z) for z in out))
 
     def _inputs(self, data: HeteroData) -> tuple[Any, ...]:
@@ -204,9 +221,10 @@ class LIRDRec(Recommender):
         return xs, spectrum, *edges(data), masks, user_id
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        inputs = self._inputs(data)
-        views, z_item = self._propagate(*inputs)
-        u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, inputs[-1]))
+        xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id = self._inputs(data)
+        item = self.encode_items(xs, spectrum, masks)
+        views, z_item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
+        u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, user_id))
         z_item = z_item.unsqueeze(1)
         if self.objective == 'bpr':
             rows, reg_item = rows_and_mean_square(z_item, torch.cat([pos, neg]))
@@ -222,6 +240,8 @@ class LIRDRec(Recommender):
         r"""Returns the items of the softmax, and where among them the positives are."""
         if self.num_negatives == 'batch':
             return pos.unique(return_inverse=True)  # type: ignore[no-any-return]
+        if 'n_id' in data[USER]:
+            raise ValueError(f"'num_negatives' needs to be 'batch' on a sampled sub-graph (got {self.num_negatives})")
         seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=pos.device)
         seen[data[INTERACTS].edge_index[1]] = True
         seen[pos] = True

@@ -1,0 +1,301 @@
+r"""Training on sampled sub-graphs, for graphs and features that full propagation can't hold."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.fft import dct
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Adam
+from torch_geometric import typing as support
+from torch_geometric.data import HeteroData
+from torch_geometric.loader import LinkNeighborLoader
+from torch_geometric.sampler import NeighborSampler
+
+from lirdrec_pyg.nn import LIRDRec
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.sampling import BPRSampler
+from lirdrec_pyg.transforms.interaction_graph import adjacency
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
+
+Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
+
+
+class MappedFeatures:
+    r"""Features in ``.npy`` files, of which only the rows asked for are read.
+
+    The spectrum is that of :class:`~lirdrec_pyg.transforms.DCT`, made of the rows that were read.
+
+    Args:
+        paths (mapping of str to path): The file :math:`(\geq |\mathcal{I}|, C_m)` of each modality, of any float type.
+        num_items (int): The number of items.
+        masks (mapping of str to Tensor, optional): Which items have a modality, bool :math:`(|\mathcal{I}|)`.
+            (default: all)
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If there is none, or one is no matrix of floats, shorter than the catalogue, or cut off.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, str | os.PathLike[str]],
+        num_items: int,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if len(paths) == 0:
+            raise ValueError("'paths' needs at least one modality (got none)")
+        self.num_items = num_items
+        self.masks = dict(masks or {})
+        self._x: dict[str, np.ndarray[Any, Any]] = {}
+        for name, path in paths.items():
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"no features of '{name}' at '{path}'")
+            try:
+                x = np.load(path, mmap_mode='r', allow_pickle=False)
+            except ValueError as error:
+                raise ValueError(f"'{path}' is cut off or no `.npy` file ({error})") from error
+            if x.ndim != 2 or x.dtype.kind != 'f':
+                raise ValueError(f"'{path}' needs to hold a matrix of floats (got {x.dtype} {x.shape})")
+            if len(x) < num_items:
+                raise ValueError(f"'{path}' needs a row for each of the {num_items} items (got {len(x)})")
+            self._x[name] = x
+
+    @property
+    def in_channels(self) -> dict[str, int]:
+        r"""The width of each modality."""
+        return {name: x.shape[1] for name, x in self._x.items()}
+
+    def rows(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor | None]]:
+        r"""Returns the features, the spectra and the masks of some items, float32.
+
+        Raises:
+            ValueError: If a feature is not finite.
+        """
+        order = index.sort()  # reads forward through the files
+        xs, masks, spectra = {}, {}, []
+        for name, x in self._x.items():
+            block = np.empty((len(index), x.shape[1]), dtype=np.float32)
+            block[order.indices.numpy()] = x[order.values.numpy()]
+            bad = ~np.isfinite(block.sum(axis=1))
+            if bad.any():
+                first = int(index[int(bad.nonzero()[0][0])])
+                raise ValueError(f"'x_{name}' needs to be finite (got {int(bad.sum())} bad rows, first: item {first})")
+            spectrum = torch.from_numpy(dct(block, type=2, norm='ortho', axis=1))
+            masks[name] = None if name not in self.masks else self.masks[name][index]
+            if (mask := masks[name]) is not None:
+                spectrum[~mask] = 0
+            xs[name] = torch.from_numpy(block)
+            spectra.append(spectrum)
+        return xs, torch.cat(spectra, dim=1), masks
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.num_items}, {self.in_channels})'
+
+
+class MiniBatches:
+    r"""The triplets of :class:`~lirdrec_pyg.BPRSampler`, each batch with a sub-graph around it, sampled by PyG's
+    :class:`~torch_geometric.loader.LinkNeighborLoader`: the ``loader`` of :func:`~lirdrec_pyg.fit`.
+
+    A batch is a :class:`~torch_geometric.data.HeteroData` of the same contract as the whole, with ``n_id`` for both
+    types, the features of its items alone, and the edge weights of the whole graph. It holds each sampled interaction
+    in both directions. A positive or negative item needs one hop for each layer on the item graph and for each layer
+    on the interactions; with all neighbours (``-1``) its embedding is that of the whole graph, and so are a user's and
+    the gradient of the BPR loss. With fewer, sums over neighbours are smaller than in the whole graph. The
+    regulariser is that of the nodes in the sub-graph.
+
+    Args:
+        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
+        num_neighbors (sequence of int): How many interactions of a node are sampled at each hop; ``-1`` takes all.
+            Its length is the number of layers on interactions and on the item graph together.
+        num_item_layers (int, optional): The number of layers on the item graph, of which all edges are taken.
+            (default: :obj:`1`)
+        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
+        seed (int, optional): The seed of the triplets. The sub-graphs are drawn from torch's global random state, which
+            :func:`~lirdrec_pyg.fit` seeds and restores. (default: :obj:`0`)
+        features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
+
+    Raises:
+        ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
+        ValueError: If ``num_neighbors`` is too short, or there are no features.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        num_neighbors: Sequence[int],
+        num_item_layers: int = 1,
+        batch_size: int = 2048,
+        seed: int = 0,
+        features: MappedFeatures | None = None,
+    ) -> None:
+        if not (support.WITH_TORCH_SPARSE or support.WITH_PYG_LIB):
+            raise ImportError(
+                'mini-batches need torch-sparse or pyg-lib: pip install --no-build-isolation torch-scatter torch-sparse'
+            )
+        if len(num_neighbors) <= num_item_layers:
+            raise ValueError(
+                f"'num_neighbors' needs more than {num_item_layers} hops, those on the item graph (got {num_neighbors})"
+            )
+        if features is None and not modalities(data):
+            raise ValueError("'data' needs `data['item'].x_<modality>`, or give 'features' (got neither)")
+        self.data, self.features = data, features
+        self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
+        edge_index = data[INTERACTS].edge_index
+        self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size, seed)
+
+        graph = HeteroData()
+        graph[USER].num_nodes, graph[ITEM].num_nodes = self.num_users, self.num_items
+        hops = {INTERACTS: list(num_neighbors), REV_INTERACTS: list(num_neighbors)}
+        if SIMILAR_TO in data.edge_types and num_item_layers > 0:
+            hops[SIMILAR_TO] = [-1] * num_item_layers + [0] * (len(num_neighbors) - num_item_layers)
+        for relation in hops:
+            graph[relation].edge_index = data[relation].edge_index
+        self._graph, self._hops = graph, hops
+        self._neighbors = NeighborSampler(graph, hops)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = list(self.sampler)
+        pairs = [torch.stack([torch.cat([user, user]), torch.cat([pos, neg])]) for user, pos, neg in batches]
+        stops = np.cumsum([0] + [pair.size(1) for pair in pairs])
+        loader = LinkNeighborLoader(
+            self._graph,
+            self._hops,
+            edge_label_index=(INTERACTS, torch.cat(pairs, dim=1)),
+            neighbor_sampler=self._neighbors,
+            batch_sampler=[range(a, b) for a, b in itertools.pairwise(stops)],
+        )
+        for sample in loader:
+            user, item = sample[INTERACTS].edge_label_index
+            pos, neg = item.chunk(2)
+            yield self._batch(sample), user.chunk(2)[0], pos, neg
+
+    def _batch(self, sample: HeteroData) -> HeteroData:
+        users, items = sample[USER].n_id, sample[ITEM].n_id
+        batch = HeteroData()
+        batch[USER].n_id, batch[ITEM].n_id = users, items
+        batch[USER].num_nodes, batch[ITEM].num_nodes = size = len(users), len(items)
+        # Both directions of each interaction: e_id counts the interactions in the same order for both.
+        e_id = torch.cat([sample[INTERACTS].e_id, sample[REV_INTERACTS].e_id])
+        both = torch.cat([sample[INTERACTS].edge_index, sample[REV_INTERACTS].edge_index.flip(0)], dim=1)
+        e_id, inverse = e_id.unique(return_inverse=True)
+        edge_index = both.new_empty(2, len(e_id))
+        edge_index[:, inverse] = both
+        weight = self.data[INTERACTS].edge_weight[e_id]
+        for relation, index, shape in [
+            (INTERACTS, edge_index, size),
+            (REV_INTERACTS, edge_index.flip(0), size[::-1]),
+        ]:
+            batch[relation].edge_index, batch[relation].edge_weight = index, weight
+            batch[relation].adj_t = adjacency(index, weight, shape, 'csr')
+        if SIMILAR_TO in self._hops:
+            store, index = batch[SIMILAR_TO], sample[SIMILAR_TO].edge_index
+            store.edge_index, store.edge_weight = index, self.data[SIMILAR_TO].edge_weight[sample[SIMILAR_TO].e_id]
+            store.adj_t = adjacency(index, store.edge_weight, (size[1], size[1]), 'csr')
+            store.adj = adjacency(index.flip(0), store.edge_weight, (size[1], size[1]), 'csr')
+        if self.features is None:
+            for key, value in self.data[ITEM].items():
+                if key.startswith(('x_', 'has_')) or key == 'spectrum':
+                    batch[ITEM][key] = value[items]
+        else:
+            xs, batch[ITEM].spectrum, masks = self.features.rows(items)
+            for name, x in xs.items():
+                batch[ITEM][f'x_{name}'] = x
+                if (mask := masks[name]) is not None:
+                    batch[ITEM][f'has_{name}'] = mask
+        return batch
+
+    def encode(self, model: LIRDRec) -> Embeddings:
+        r"""Returns the embeddings of all users and items, see :func:`encode_layerwise`."""
+        return encode_layerwise(model, self.data, self.features)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        r"""Returns the state from which the next epoch's triplets are drawn."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        r"""Restores what :meth:`state_dict` returned."""
+        self.sampler.load_state_dict(state_dict)
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.num_users}, {self.num_items}, '
+            f'num_neighbors={self._hops[INTERACTS]}, batch_size={self.sampler.batch_size})'
+        )
+
+
+@torch.no_grad()
+def encode_layerwise(
+    model: LIRDRec, data: HeteroData, features: MappedFeatures | None = None, batch_size: int = 16384
+) -> Embeddings:
+    r"""Returns what ``model.encode(data)`` does, layer by layer over the whole graph: items are encoded some at a time,
+    so that beside the embeddings and the graph no more than their features and hidden layers are in memory.
+
+    Args:
+        model (LIRDRec): The model.
+        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
+        features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
+        batch_size (int, optional): The number of items encoded at once. (default: :obj:`16384`)
+    """
+    blocks = []
+    for index in torch.arange(data[ITEM].num_nodes).split(batch_size):
+        if features is not None:
+            xs, spectrum, masks = features.rows(index)
+        else:
+            store = data[ITEM]
+            xs = {name: store[f'x_{name}'][index] for name in model.in_channels}
+            masks = {name: store[f'has_{name}'][index] if f'has_{name}' in store else None for name in xs}
+            spectrum = store.spectrum[index]
+        blocks.append(model.encode_items(xs, spectrum, masks))
+    item = torch.cat(blocks)
+    del blocks
+    user, item = model.propagate(item, *edges(data))
+    return model.finish(Embeddings(model.pwc(user), item))
+
+
+class LazyAdam(Adam):
+    r"""Adam that, given a sparse gradient, updates its rows alone, and their moments: a step costs what its rows do,
+    not the table. Bias correction counts all steps. Dense gradients are treated as by :class:`~torch.optim.Adam`.
+
+    Args:
+        params (iterable): The parameters.
+        **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay`` and ``amsgrad``.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        held: list[tuple[Parameter, Tensor]] = []
+        for group in self.param_groups:
+            for param in group['params']:
+                if param.grad is not None and param.grad.is_sparse:
+                    self._update_rows(param, param.grad.coalesce(), group)
+                    held.append((param, param.grad))
+                    param.grad = None
+        out = super().step(closure)
+        for param, grad in held:
+            param.grad = grad
+        return out
+
+    def _update_rows(self, param: Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[param]
+        if not state:
+            state['step'] = torch.tensor(0.0)
+            state['exp_avg'] = torch.zeros_like(param)
+            state['exp_avg_sq'] = torch.zeros_like(param)
+        state['step'] += 1
+        index, value = grad.indices()[0], grad.values()
+        (beta1, beta2), step = group['betas'], float(state['step'])
+        first = state['exp_avg'].index_select(0, index).lerp_(value, 1 - beta1)
+        second = state['exp_avg_sq'].index_select(0, index).mul_(beta2).addcmul_(value, value, value=1 - beta2)
+        state['exp_avg'].index_copy_(0, index, first)
+        state['exp_avg_sq'].index_copy_(0, index, second)
+        scale = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group['eps'])
+        param.index_add_(0, index, first.div_(scale), alpha=-group['lr'] / (1 - beta1**step))

@@ -1,0 +1,214 @@
+r"""Mini-batches: with all neighbours they are the whole graph; features stay in their files."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
+
+sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
+
+
+@pytest.fixture(scope='module')
+def views():
+    data = ItemKNNGraph(k=4)(DCT()(FakeMultimodal(num_users=150, num_items=120, seed=0)[0]))
+    train, val, _ = FixedSplit()(data)
+    return InteractionGraph()(train), val
+
+
+def mapped(train, folder, **kwargs):
+    paths = {}
+    for name in ('image', 'text'):
+        paths[name] = folder / f'{name}_feat.npy'
+        np.save(paths[name], train[ITEM][f'x_{name}'].numpy())
+    return MappedFeatures(paths, train[ITEM].num_nodes, **kwargs)
+
+
+def without_features(train):
+    train = copy.copy(train)
+    for key in [key for key in train[ITEM].keys() if key.startswith('x_') or key == 'spectrum']:  # noqa: SIM118
+        del train[ITEM][key]
+    return train
+
+
+@sampled
+@pytest.mark.parametrize('num_layers', [1, 2, 3])
+@pytest.mark.parametrize('features', ['held', 'mapped'])
+def test_with_all_neighbours_the_gradient_is_that_of_the_whole_graph(views, num_layers, features, tmp_path):
+    train, _ = views
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, num_layers=num_layers, reg_weight=0.0)
+    kwargs = {} if features == 'held' else {'features': mapped(train, tmp_path)}
+    data = train if features == 'held' else without_features(train)
+    batches = MiniBatches(data, [-1] * (num_layers + 1), batch_size=40, seed=3, **kwargs)
+    whole = BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, 40, seed=3)
+    assert len(batches) == len(whole)
+    for (batch, user, pos, neg), triplets in zip(batches, whole, strict=True):
+        users, items = batch[USER].n_id, batch[ITEM].n_id
+        assert torch.equal(torch.stack([users[user], items[pos], items[neg]]), torch.stack(triplets))
+        grads = []
+        for graph, index in [(batch, (user, pos, neg)), (train, triplets)]:
+            model.zero_grad()
+            loss = model.loss(graph, *index)
+            loss.backward()
+            grads.append([loss.detach(), *(param.grad for param in model.parameters())])
+        for ours, expected in zip(*grads, strict=True):
+            torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
+
+
+@sampled
+def test_sub_graphs_are_bounded_and_of_the_contract(views):
+    train, _ = views
+    torch.manual_seed(0)
+    batch, _, pos, _ = next(iter(MiniBatches(train, [2, 1, 1], batch_size=8)))
+    assert batch[USER].num_nodes < train[USER].num_nodes
+    pairs = set(zip(*train[INTERACTS].edge_index.tolist(), strict=True))
+    own = torch.stack(
+        [batch[USER].n_id[batch[INTERACTS].edge_index[0]], batch[ITEM].n_id[batch[INTERACTS].edge_index[1]]]
+    )
+    found = list(zip(*own.tolist(), strict=True))
+    assert set(found) <= pairs
+    assert len(set(found)) == len(found)
+    weight = dict(
+        zip(zip(*train[INTERACTS].edge_index.tolist(), strict=True), train[INTERACTS].edge_weight, strict=True)
+    )
+    assert all(weight[pair] == value for pair, value in zip(found, batch[INTERACTS].edge_weight, strict=True))
+    seeds = set(batch[ITEM].n_id[pos].tolist())
+    kept = batch[ITEM].n_id[batch[SIMILAR_TO].edge_index]
+    for item in seeds:  # all edges of the item graph into what is asked for
+        assert (kept[1] == item).sum() == (train[SIMILAR_TO].edge_index[1] == item).sum()
+    assert torch.equal(batch[ITEM].x_text, train[ITEM].x_text[batch[ITEM].n_id])
+
+
+@sampled
+@pytest.mark.parametrize('optimizer', [None, lambda params: LazyAdam(params, lr=5e-3)])
+def test_fit_learns_and_resumes_exactly(views, tmp_path, optimizer):
+    train, val = views
+    kwargs = {'sparse': optimizer is not None, 'hidden_channels': 8}
+
+    def run(path, epochs, resume=False):
+        model = LIRDRec.from_data(train, seed=0, **kwargs)
+        loader = MiniBatches(train, [5, 3, 2], batch_size=64, seed=0)
+        result = fit(model, train, val, epochs=epochs, lr=5e-3, loader=loader, optimizer=optimizer, checkpoint=path,
+                     resume=resume, progress=False)  # fmt: skip
+        return model, result
+
+    whole, result = run(tmp_path / 'whole', 6)
+    run(tmp_path / 'parts', 3)
+    parts, again = run(tmp_path / 'parts', 6, resume=True)
+    assert [row['loss'] for row in again.history] == [row['loss'] for row in result.history]
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, parts.state_dict()[name]), name
+    before = evaluate(LIRDRec.from_data(train, seed=0, **kwargs).encode(train), val, k=20)['recall@20']
+    assert result.best_value > before
+    assert result.history[-1]['loss'] < 0.9 * result.history[0]['loss']
+    assert result.best_value == pytest.approx(evaluate(whole.encode(train), val, k=20)['recall@20'], abs=1e-6)
+
+
+@sampled
+def test_softmax_needs_negatives_of_the_batch(views):
+    train, _ = views
+    batch, *triplets = next(iter(MiniBatches(train, [2, 2, 2], batch_size=32)))
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax')
+    with pytest.raises(ValueError, match=r"'num_negatives' needs to be 'batch'"):
+        model.loss(batch, *triplets)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', num_negatives='batch')
+    assert model.loss(batch, *triplets).isfinite()
+
+
+@sampled
+def test_hops_and_features_are_checked(views):
+    train, _ = views
+    with pytest.raises(ValueError, match=r"'num_neighbors' needs more than 1 hops"):
+        MiniBatches(train, [5])
+    with pytest.raises(ValueError, match="or give 'features'"):
+        MiniBatches(without_features(train), [5, 5])
+
+
+@pytest.mark.parametrize('pwc', ['released', 'attention'])
+@pytest.mark.parametrize('loss', ['bpr', 'softmax'])
+def test_layerwise_inference_is_that_of_the_whole(views, tmp_path, pwc, loss):
+    train, _ = views
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, pwc=pwc, loss=loss).eval()
+    expected = model.encode(train)
+    for data, features in [(train, None), (without_features(train), mapped(train, tmp_path))]:
+        for ours, whole in zip(encode_layerwise(model, data, features, batch_size=17), expected, strict=True):
+            torch.testing.assert_close(ours, whole.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_mapped_features_read_rows_alone(views, tmp_path):
+    train, _ = views
+    has = torch.rand(train[ITEM].num_nodes, generator=torch.Generator().manual_seed(0)) > 0.5
+    features = mapped(train, tmp_path, masks={'image': has})
+    index = torch.tensor([7, 3, 7, 119])
+    xs, spectrum, masks = features.rows(index)
+    assert torch.equal(xs['image'], train[ITEM].x_image[index])
+    assert torch.equal(masks['image'], has[index])
+    assert masks['text'] is None
+    width = features.in_channels['image']
+    expected = train[ITEM].spectrum[index].clone()
+    expected[:, :width][~has[index]] = 0
+    torch.testing.assert_close(spectrum, expected, rtol=1e-5, atol=1e-6)
+    assert all(isinstance(x, np.memmap) for x in features._x.values())
+
+
+def test_mapped_features_refuse_bad_files(tmp_path):
+    path = tmp_path / 'x.npy'
+    with pytest.raises(FileNotFoundError, match="no features of 'text'"):
+        MappedFeatures({'text': path}, 5)
+    with pytest.raises(ValueError, match='at least one modality'):
+        MappedFeatures({}, 5)
+    np.save(path, np.zeros((4, 3), dtype=np.float32))
+    with pytest.raises(ValueError, match=r'a row for each of the 5 items \(got 4\)'):
+        MappedFeatures({'text': path}, 5)
+    np.save(path, np.zeros(4))
+    with pytest.raises(ValueError, match='matrix of floats'):
+        MappedFeatures({'text': path}, 4)
+    np.save(path, np.zeros((40, 30), dtype=np.float32))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match='cut off'):
+        MappedFeatures({'text': path}, 4)
+    x = np.zeros((4, 3), dtype=np.float16)
+    x[2, 1] = np.nan
+    np.save(path, x)
+    with pytest.raises(ValueError, match=r'1 bad rows, first: item 2'):
+        MappedFeatures({'text': path}, 4).rows(torch.tensor([3, 2]))
+
+
+def test_lazy_adam_is_adam_where_every_row_has_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(5, 2, 3, generator=generator)
+    params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
+    lazy, adam = LazyAdam([params[0]], lr=0.1), torch.optim.Adam([params[1]], lr=0.1)
+    for _ in range(4):
+        grad = torch.randn(start.shape, generator=generator)
+        order = torch.randperm(5, generator=generator)
+        params[0].grad = torch.sparse_coo_tensor(order[None], grad[order], start.shape, check_invariants=True)
+        params[1].grad = grad
+        lazy.step()
+        adam.step()
+        torch.testing.assert_close(*params)
+    index = torch.tensor([[1, 3]])
+    before = params[0].detach().clone()
+    params[0].grad = torch.sparse_coo_tensor(index, torch.ones(2, 2, 3), start.shape, check_invariants=True)
+    lazy.step()
+    moved = (params[0] != before).flatten(1).any(dim=1)
+    assert moved.tolist() == [False, True, False, True, False]
+
+
+@sampled
+def test_sparse_gradients_are_those_of_the_rows(views):
+    train, _ = views
+    batch, *triplets = next(iter(MiniBatches(train, [3, 2, 2], batch_size=16)))
+    grads = []
+    for sparse in (False, True):
+        model = LIRDRec.from_data(train, seed=0, hidden_channels=8, sparse=sparse)
+        model.loss(batch, *triplets).backward()
+        assert model.user.grad.is_sparse == sparse
+        grads.append(model.user.grad.to_dense())
+    torch.testing.assert_close(*grads)
