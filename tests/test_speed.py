@@ -98,3 +98,16 @@ def test_quick_kernels(script, tmp_path):
     elif script == 'scaling':
         assert {row['varied'] for row in table} == {'interactions', 'items', 'width', 'layers'}
         assert all(float(row['peak_mib']) > 0 for row in table)
+
+
+@pytest.mark.torch_sparse
+def test_scale_quick(tmp_path):
+    rows = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', 'benchmarks.speed.scale', '--quick', '--rows', str(rows)]
+    result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    with rows.open(newline='') as file:
+        (row,) = csv.DictReader(file)
+    assert float(row['knn_recall']) > 0.9
+    assert 0 < int(row['items_a_step']) <= 2000
+    assert float(row['epoch_s']) > 0

@@ -9,6 +9,7 @@ without gain. Studies are kept in ``runs/tune.db``: a study that was interrupted
 """
 
 import argparse
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -154,6 +155,13 @@ def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) 
 
 def save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
     r"""Writes the best settings, beside those of others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix('.lock').open('w') as lock:  # other processes write theirs
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _save(dataset, name, study, path)
+
+
+def _save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
     known = json.loads(path.read_text()) if path.is_file() else {}
     trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     known.setdefault(dataset, {})[name] = {
@@ -162,7 +170,6 @@ def save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
         'val_recall@20': round(study.best_value, 6),
         'trials': len(trials),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix('.tmp')
     temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
     os.replace(temporary, path)

@@ -40,6 +40,8 @@ class ItemKNNGraph(BaseTransform):
             those not named are left out. (default: equal weights that sum to one)
         index (str, optional): A `FAISS factory string <https://github.com/facebookresearch/faiss/wiki/The-index-factory>`_
             of an approximate index, *e.g.*, ``'HNSW32'`` or ``'IVF256,Flat'``. (default: exact search)
+        index_params (str, optional): How FAISS searches it, *e.g.*, ``'nprobe=8'`` or ``'efSearch=64'``.
+            (default: FAISS' own choice)
         chunk_size (int, optional): The number of rows searched at once. (default: 4096)
 
     Shapes:
@@ -57,13 +59,17 @@ class ItemKNNGraph(BaseTransform):
         weights: Mapping[str, float] | None = None,
         index: str | None = None,
         chunk_size: int = 4096,
+        index_params: str | None = None,
     ) -> None:
         if chunk_size < 1:
             raise ValueError(f"'chunk_size' needs to be positive (got {chunk_size})")
+        if index_params is not None and index is None:
+            raise ValueError(f"'index_params' needs an 'index' (got '{index_params}' for the exact search)")
         self.k = k
         self.weights = None if weights is None else dict(weights)
         self.index = index
         self.chunk_size = chunk_size
+        self.index_params = index_params
 
     def forward(self, data: HeteroData) -> HeteroData:
         num_items = data[ITEM].num_nodes
@@ -124,6 +130,8 @@ class ItemKNNGraph(BaseTransform):
         index = faiss.index_factory(x.shape[1], self.index, faiss.METRIC_INNER_PRODUCT)
         index.train(x)
         index.add(x)
+        if self.index_params is not None:
+            faiss.ParameterSpace().set_index_parameters(index, self.index_params)  # type: ignore[arg-type]
         rows, cols = [], []
         for start in range(0, len(x), self.chunk_size):
             found = index.search(x[start : start + self.chunk_size], k)[1]

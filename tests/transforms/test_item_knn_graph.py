@@ -104,6 +104,15 @@ def test_approximate_index(index):
     assert recall > (0.9 if index == 'HNSW16' else 0.4)
 
 
+def test_index_params_decide_how_an_index_is_searched():
+    torch.manual_seed(0)
+    data = make(x_a=torch.randn(300, 8))
+    exact, wide = dense(ItemKNNGraph(5)(data)), dense(ItemKNNGraph(5, index='IVF4,Flat', index_params='nprobe=4')(data))
+    assert torch.equal(exact > 0, wide > 0)  # all lists were searched
+    with pytest.raises(ValueError, match="'index_params' needs an 'index'"):
+        ItemKNNGraph(5, index_params='nprobe=4')
+
+
 def test_refuses():
     data = make(x_a=torch.randn(5, 2))
     for k in (0, 6):

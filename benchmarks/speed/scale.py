@@ -1,0 +1,136 @@
+r"""A catalogue that outgrows full-graph training: from features in a file to the item graph, an epoch of mini-batches
+and the embeddings of everything, on a generated catalogue with power-law popularity.
+
+    python -m benchmarks.speed.scale --items 1000000 --interactions 10000000
+    python -m benchmarks.speed.scale --items 100000 --interactions 1000000 --steps 50
+    python -m benchmarks.speed.scale --quick
+
+An epoch is extrapolated from the median of --steps steps. ``knn_recall`` is that of 500 items. The peak is that of the
+whole process, and counts what it has read of the file.
+"""
+
+import argparse
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import HeteroData
+
+from benchmarks import rows
+from benchmarks.speed.graphs import power_law
+from lirdrec_pyg import LIRDRec
+from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches
+from lirdrec_pyg.transforms import InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms.item_knn_graph import exact_knn
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
+
+RESULTS = Path(__file__).parent / 'results' / 'scale.csv'
+
+
+@contextmanager
+def phase(row: rows.Row, name: str) -> Iterator[None]:
+    r"""Writes the seconds of a phase, and the peak so far."""
+    clock = time.perf_counter()
+    yield
+    row[f'{name}_s'] = round(time.perf_counter() - clock, 2)
+    row[f'{name}_peak_gib'] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    print(f'{name:<12}{row[f"{name}_s"]:>10} s{row[f"{name}_peak_gib"]:>10} GiB so far', flush=True)
+
+
+def write_features(path: Path, num_items: int, width: int, seed: int = 0, block: int = 65536) -> None:
+    r"""Writes features around one centre for 100 items, block by block."""
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.randn(max(num_items // 100, 1), width, generator=generator)
+    out = np.lib.format.open_memmap(path, mode='w+', dtype=np.float16, shape=(num_items, width))
+    for start in range(0, num_items, block):
+        size = min(block, num_items - start)
+        x = centre[torch.randint(len(centre), (size,), generator=generator)]
+        out[start : start + size] = x.add_(torch.randn(size, width, generator=generator), alpha=0.7).numpy()
+    out.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--items', type=int, default=1_000_000, help='default: %(default)s')
+    parser.add_argument('--interactions', type=int, default=10_000_000, help='default: %(default)s')
+    parser.add_argument('--users', type=int, help='default: a tenth of the interactions')
+    parser.add_argument('--columns', type=int, default=128, help='of the features (default: %(default)s)')
+    parser.add_argument('--hidden-channels', type=int, default=64, help='default: %(default)s')
+    parser.add_argument('--num-neighbors', type=int, nargs='+', default=[8, 4, 2], help='at each hop')
+    parser.add_argument('--index', default='IVF2048,Flat', help='of the item graph (default: %(default)s)')
+    parser.add_argument('--index-params', default='nprobe=4', help='how to search it (default: %(default)s)')
+    parser.add_argument('--steps', type=int, default=20, help='steps timed, after two (default: %(default)s)')
+    parser.add_argument('--folder', type=Path, help='where the features go (default: a temporary folder)')
+    parser.add_argument('--quick', action='store_true', help='2,000 items; rows only with --rows')
+    parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    args = parser.parse_args()
+    if args.quick:
+        args.items, args.interactions, args.steps, args.index, args.columns = 2000, 20_000, 2, 'IVF16,Flat', 16
+    num_users = args.users or args.interactions // 10
+    row: rows.Row = {'items': args.items, 'users': num_users, 'interactions': args.interactions}
+    row |= {'columns': args.columns, 'hidden_channels': args.hidden_channels}
+    row |= {'num_neighbors': str(args.num_neighbors), 'index': args.index, 'index_params': args.index_params}
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        path = Path(folder) / 'text_feat.npy'
+        data = HeteroData()
+        data[USER].num_nodes, data[ITEM].num_nodes = num_users, args.items
+        with phase(row, 'generate'):
+            write_features(path, args.items, args.columns)
+            data[INTERACTS].edge_index = power_law(num_users, args.items, args.interactions)
+        with phase(row, 'knn'):
+            data[ITEM].x_text = torch.from_numpy(np.load(path)).float()
+            data = ItemKNNGraph(k=10, index=args.index, index_params=args.index_params)(data)
+        some = torch.randperm(args.items, generator=torch.Generator().manual_seed(0))[:500].sort().values
+        exact = exact_knn(data[ITEM].x_text.numpy(), 10, rows=some.numpy())
+        neighbour, target = data[SIMILAR_TO].edge_index
+        at = torch.searchsorted(target, some)
+        hits = sum(
+            len(np.intersect1d(neighbour[start : start + 10].numpy(), near))
+            for start, near in zip(at.tolist(), exact, strict=True)
+        )
+        row['knn_recall'] = round(hits / exact.size, 4)
+        del data[ITEM].x_text
+        with phase(row, 'graph'):
+            train = InteractionGraph()(data)
+            features = MappedFeatures({'text': path}, args.items)
+            batches = MiniBatches(train, args.num_neighbors, features=features)
+        model = LIRDRec(
+            num_users, features.in_channels, args.hidden_channels, num_layers=len(args.num_neighbors) - 1, sparse=True
+        )
+        optimizer = LazyAdam(model.parameters(), lr=1e-3, fused=True)
+        torch.manual_seed(0)
+        seconds, sizes, stream = [], [], iter(batches)
+        with phase(row, 'training'):
+            for _ in range(args.steps + 2):
+                clock = time.perf_counter()
+                batch, *triplets = next(stream)
+                optimizer.zero_grad()
+                model.loss(batch, *triplets).backward()
+                optimizer.step()
+                seconds.append(time.perf_counter() - clock)
+                sizes.append((batch[USER].num_nodes, batch[ITEM].num_nodes, batch[INTERACTS].edge_index.size(1)))
+        step = statistics.median(seconds[2:])
+        names = ('users_a_step', 'items_a_step', 'interactions_a_step')
+        row |= {
+            name: round(statistics.mean(column)) for name, column in zip(names, zip(*sizes, strict=True), strict=True)
+        }
+        row |= {'steps': args.steps, 'step_s': round(step, 4), 'steps_an_epoch': len(batches)}
+        row['epoch_s'] = round(step * len(batches), 1)
+        with phase(row, 'inference'):
+            model.eval()
+            embeddings = batches.encode(model)
+    assert len(embeddings.item) == args.items
+    for name, value in row.items():
+        print(f'{name:<22}{value}')
+    if args.rows or not args.quick:
+        rows.append(args.rows or RESULTS, row | rows.environment())
+
+
+if __name__ == '__main__':
+    main()
