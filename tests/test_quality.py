@@ -126,3 +126,19 @@ def test_per_user_metrics_average_to_the_row(tmp_path, monkeypatch):
     with np.load(run.per_user_path(row)) as file:
         assert file['ndcg'].mean() == pytest.approx(row['test_ndcg@20'], abs=1e-6)
         assert len(file['users']) == len(set(file['users'].tolist())) == len(file['ndcg'])
+
+
+def test_content_is_made_worse():
+    data = catalogues.load('fake', None)
+    generator = torch.Generator().manual_seed(0)
+    x = data['item'].x_text
+    out = catalogues.worse(data, ['text'], 0.0, 0.5, 1.0, generator)
+    assert catalogues.modalities(out) == ['text']
+    assert 0.3 < (out['item'].x_text != x).any(dim=1).float().mean() <= 0.5
+    assert sorted(map(tuple, out['item'].x_text.tolist())) == sorted(map(tuple, x.tolist()))  # traded, not lost
+    out = catalogues.worse(data, ['image', 'text'], 0.0, 0.0, 0.25, generator)
+    assert out['item'].x_text.size(1) == round(x.size(1) / 4)
+    out = catalogues.worse(data, ['image', 'text'], 2.0, 0.0, 1.0, generator)
+    added = out['item'].x_text - torch.nn.functional.normalize(x)
+    assert added.norm(dim=1).mean() == pytest.approx(2.0, rel=0.1)
+    assert torch.equal(data['item'].x_text, x)

@@ -113,6 +113,10 @@ def content(
     fill: str = 'mask',
     item_graph: str = 'knn',
     components: int | None = None,
+    only: list[str] | None = None,
+    noise: float = 0.0,
+    permute: float = 0.0,
+    columns: float = 1.0,
     seed: int = 0,
 ) -> HeteroData:
     r"""Returns data with what the shared encoder reads and with the item graph.
@@ -127,11 +131,17 @@ def content(
         item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
         components (int, optional): How many principal components of each modality the encoders read; the item graph is
             that of the whole features.
+        only (list of str, optional): The modalities to keep. (default: all)
+        noise (float, optional): The length of random vectors added to the features, whose rows have length one then.
+        permute (float, optional): The share of items that trade their features with one another.
+        columns (float, optional): The share of columns kept.
         seed (int, optional): The seed of all this.
     """
     generator = torch.Generator().manual_seed(seed)
     if drop:
         data = without_images(data, drop, fill, generator)
+    if only is not None or noise or permute or columns < 1:
+        data = worse(data, only or modalities(data), noise, permute, columns, generator)
     names = modalities(data)
     if weights is None:
         weights = (
@@ -158,6 +168,29 @@ def without_images(data: HeteroData, share: float, fill: str, generator: torch.G
     data[ITEM].x_image = x
     if fill == 'mask':
         data[ITEM].has_image = has
+    return data
+
+
+def worse(
+    data: HeteroData, names: list[str], noise: float, permute: float, columns: float, generator: torch.Generator
+) -> HeteroData:
+    r"""Makes the content less informative."""
+    data = copy(data)
+    num_items = data[ITEM].num_nodes
+    traded = torch.randperm(num_items, generator=generator)[: round(permute * num_items)]
+    order = torch.arange(num_items)
+    order[traded.sort().values] = traded
+    for name in modalities(data):
+        x, has = data[ITEM].pop(f'x_{name}'), data[ITEM].pop(f'has_{name}', None)
+        if name not in names:
+            continue
+        if noise:
+            x = torch.nn.functional.normalize(x)
+            x = x + noise / x.size(1) ** 0.5 * torch.randn(x.shape, generator=generator)
+        kept = torch.randperm(x.size(1), generator=generator)[: max(round(columns * x.size(1)), 1)]
+        data[ITEM][f'x_{name}'] = x[order][:, kept.sort().values]
+        if has is not None:
+            data[ITEM][f'has_{name}'] = has[order]
     return data
 
 

@@ -105,9 +105,27 @@ def ablation(dataset: str) -> Iterator[Job]:
     return jobs('ablation', dataset, variants, range(5) if dataset == 'scientific' else range(3))
 
 
+def transfer(dataset: str) -> Iterator[Job]:
+    r"""Where does dropping IDs stop paying? Content is made less informative, which LightGCN does not see."""
+    fit = {'lr': 1e-3, 'precision': 'bf16'}
+
+    def worse(**content: Any) -> tuple[str, Settings]:
+        return 'LIRDRec', {'fit': fit, 'content': content}
+
+    known = chosen(dataset).get('LightGCN', {'settings': {}})
+    variants: dict[str, tuple[str, Settings]] = {'LightGCN': ('LightGCN', known['settings']), 'content': worse()}
+    variants |= {f'noise {level:g}': worse(noise=level) for level in (1.0, 2.0, 4.0)}
+    variants |= {f'permute {level:g}': worse(permute=level) for level in (0.25, 0.5, 1.0)}
+    variants |= {f'columns {level:g}': worse(columns=level) for level in (0.1, 0.02)}
+    if dataset == 'movielens':
+        variants['titles alone'] = worse(only=['text'])
+    return jobs('transfer', dataset, variants, range(3))
+
+
 EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'precision': precision,
     'text': text,
     'main': main,
     'ablation': ablation,
+    'transfer': transfer,
 }

@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument('--users', type=int, help='default: a tenth of the interactions')
     parser.add_argument('--columns', type=int, default=128, help='of the features (default: %(default)s)')
     parser.add_argument('--hidden-channels', type=int, default=64, help='default: %(default)s')
-    parser.add_argument('--num-neighbors', type=int, nargs='+', default=[8, 4, 2], help='at each hop')
+    parser.add_argument('--num-neighbors', type=int, nargs='+', default=[4, 2, 0], help='at each hop')
     parser.add_argument('--index', default='IVF2048,Flat', help='of the item graph (default: %(default)s)')
     parser.add_argument('--index-params', default='nprobe=4', help='how to search it (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=20, help='steps timed, after two (default: %(default)s)')
