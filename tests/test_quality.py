@@ -4,10 +4,11 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from benchmarks.quality import catalogues, experiments, run
+from benchmarks.quality import catalogues, experiments, run, significance
 
 
 def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
@@ -142,3 +143,18 @@ def test_content_is_made_worse():
     added = out['item'].x_text - torch.nn.functional.normalize(x)
     assert added.norm(dim=1).mean() == pytest.approx(2.0, rel=0.1)
     assert torch.equal(data['item'].x_text, x)
+
+
+def test_significance_pairs_the_users(tmp_path, monkeypatch):
+    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
+    settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
+    jobs = [run.job('fake', 'LIRDRec', seed, settings, 'main', 'LIRDRec') for seed in (0, 1)]
+    jobs += [run.job('fake', 'Popularity', seed, {}, 'main', 'Popularity') for seed in (0, 1)]
+    run.run_all(jobs, tmp_path, tmp_path / 'rows.csv')
+    rows = pd.read_csv(tmp_path / 'rows.csv', dtype=dict.fromkeys(run.KEYS, str), keep_default_na=False)
+    (found,) = significance.compare(rows, 'main', 'LIRDRec')
+    mean = rows.groupby('variant')['test_ndcg@20'].mean()
+    assert found['variant'] == 'Popularity'
+    assert found['difference'] == pytest.approx(mean['Popularity'] - mean['LIRDRec'], abs=1e-5)
+    assert 0 < found['p'] <= 1
+    assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec') == []

@@ -98,7 +98,7 @@ def per_user(embeddings: Embeddings, view: HeteroData, k: int = 20) -> tuple[Ten
     r"""Returns the users of a view and ndcg@k of each."""
     label = view[INTERACTS].edge_label_index
     users, value = label[0].unique(), []
-    for user, top in top_k(embeddings, users, k, view[INTERACTS].edge_index):
+    for user, top in top_k(embeddings, users, max(KS), view[INTERACTS].edge_index):  # as for the row, where scores tie
         part = label[:, (label[0] >= user[0]) & (label[0] <= user[-1])]
         part = torch.stack([torch.searchsorted(user, part[0].contiguous()), part[1]])
         value.append(LinkPredNDCG(k)._compute(LinkPredMetricData(top, part)))

@@ -1,0 +1,77 @@
+r"""Tests whether models differ: pairs the ndcg@20 of each test user, averaged over the seeds, by Wilcoxon's signed-rank
+test, and writes ``results/significance.csv``.
+
+    python -m benchmarks.quality.significance --experiment main --against LIRDRec
+
+The metrics of each user are those that ``run.py`` keeps in ``runs/users``; variants without them are left out.
+"""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import wilcoxon
+
+from benchmarks.quality.run import KEYS, ROWS, per_user_path
+
+RESULTS = Path(__file__).parent / 'results' / 'significance.csv'
+
+
+def per_user(part: pd.DataFrame) -> 'pd.Series[float]':
+    r"""Returns ndcg@20 of each user, averaged over the rows, one for each seed."""
+    out = []
+    for row in part.to_dict('records'):
+        path = per_user_path({str(name): value for name, value in row.items()})
+        if path.is_file():
+            with np.load(path) as file:
+                out.append(pd.Series(file['ndcg'], index=file['users']))
+    if len(out) < len(part):
+        return pd.Series(dtype=float)
+    return pd.concat(out, axis=1).mean(axis=1)
+
+
+def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str, Any]]:
+    r"""Returns a row for each variant of each dataset of an experiment, against another variant."""
+    out = []
+    for dataset, part in rows[rows['experiment'] == experiment].groupby('dataset'):
+        values = {variant: per_user(group) for variant, group in part.groupby('variant')}
+        seeds = part.groupby('variant')['seed'].nunique()
+        base = values.get(against, pd.Series(dtype=float))
+        for variant, value in values.items():
+            if variant == against or len(value) == 0 or len(base) == 0:
+                continue
+            difference = (value - base).to_numpy()
+            test = wilcoxon(difference, zero_method='zsplit') if np.any(difference) else None
+            out.append({
+                'experiment': experiment, 'dataset': dataset, 'variant': variant, 'against': against,
+                'seeds': seeds[variant], 'users': len(difference), 'ndcg@20': round(float(value.mean()), 6),
+                'difference': round(float(difference.mean()), 6),
+                'relative': round(float(difference.mean() / base.mean()), 4),
+                'p': float(f'{test.pvalue:.3g}') if test else 1.0,
+            })  # fmt: skip
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--experiment', default='main', help='default: %(default)s')
+    parser.add_argument('--against', default='LIRDRec', help='a variant (default: %(default)s)')
+    parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of run.py')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')
+    args = parser.parse_args()
+    rows = pd.read_csv(args.rows, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
+    table = pd.DataFrame(compare(rows, args.experiment, args.against))
+    if args.out.is_file():
+        old = pd.read_csv(args.out)
+        table = pd.concat([old[(old['experiment'] != args.experiment) | (old['against'] != args.against)], table])
+    temporary = args.out.with_suffix('.tmp')
+    table.to_csv(temporary, index=False)
+    os.replace(temporary, args.out)
+    print(table.to_string(index=False))
+
+
+if __name__ == '__main__':
+    main()
