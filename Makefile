@@ -2,7 +2,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 RECBOLE := data/recbole-1.2.1-py3-none-any.whl
 
-.PHONY: help demo test lint test-torch-sparse bench clean
+.PHONY: help demo test lint test-torch-sparse bench bench-quality figures clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -37,7 +37,24 @@ test-torch-sparse: $(VENV)/.installed $(VENV)/.torch-sparse  ## Build the extra 
 	$(PY) -m pytest -q -m torch_sparse
 
 bench: $(VENV)/.installed  ## Time an epoch at Baby's size
-	$(PY) benchmarks/speed/train_epoch.py
+	$(PY) -m benchmarks.speed.train_epoch
+
+DATA ?= data
+Q := $(PY) -m benchmarks.quality
+bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without rows, then the tables and figures (many hours)
+	$(Q).tune --root $(DATA) --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment main ablation transfer --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment precision --dataset scientific
+	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens
+	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows benchmarks/quality/results/cold.csv
+	$(PY) examples/gradient_bias.py --root $(DATA) --dataset scientific movielens --epochs 40 \
+	    --rows benchmarks/quality/results/gradient_bias.csv
+	$(Q).significance
+	$(MAKE) figures
+
+figures: $(VENV)/.installed  ## Draw the figures and write the tables of the README from the rows
+	$(Q).figures
+	$(Q).tables
 
 clean:  ## Remove the environment and all caches
 	rm -rf $(VENV) data runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

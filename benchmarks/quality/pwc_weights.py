@@ -1,0 +1,54 @@
+r"""Records how each variant of progressive weight copying weighs the views, epoch by epoch, and whether the weights
+collapse: rows of ``ModalityWeightMonitor`` in ``results/pwc.csv``, drawn by ``figures.py``.
+
+    python -m benchmarks.quality.pwc_weights --root data --dataset scientific movielens
+"""
+
+import argparse
+import warnings
+from pathlib import Path
+
+from benchmarks import rows
+from benchmarks.quality import run
+from lirdrec_pyg import fit
+from lirdrec_pyg.diagnostics import ModalityWeightMonitor
+
+RESULTS = Path(__file__).parent / 'results' / 'pwc.csv'
+VARIANTS = ['released', 'ema', 'attention', 'static', 'uniform']
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
+    parser.add_argument('--dataset', nargs='+', default=['scientific'], help='one or more of catalogues.py')
+    parser.add_argument('--variant', nargs='+', default=VARIANTS, choices=VARIANTS, help='default: all')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='one run for each')
+    parser.add_argument('--epochs', type=int, default=60, help='of each run (default: %(default)s)')
+    parser.add_argument('--rows', type=Path, default=RESULTS, help='the CSV file to append to')
+    args = parser.parse_args()
+    known = {(row['dataset'], row['variant'], row['seed']) for row in rows.read(args.rows)}
+    for dataset in args.dataset:
+        for seed in args.seeds:
+            for variant in args.variant:
+                if (dataset, variant, str(seed)) in known:
+                    continue
+                job = run.job(dataset, 'LIRDRec', seed, {'model': {'pwc': variant}})
+                train, _ = run.views(job, args.root, test=False)
+                monitor = ModalityWeightMonitor(train)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter('always')
+                    fit(run.build(job, train), train, epochs=args.epochs, lr=1e-3, seed=seed, callbacks=[monitor],
+                        progress=False)  # fmt: skip
+                said = '; '.join(str(one.message) for one in caught if 'collapsed' in str(one.message))
+                print(f'{dataset}, {variant}, seed {seed}: {said or "no collapse"}', flush=True)
+                for row in monitor.rows:
+                    cells = {
+                        name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()
+                    }
+                    rows.append(
+                        args.rows, {'dataset': dataset, 'variant': variant, 'seed': seed, **cells, 'warning': said}
+                    )
+
+
+if __name__ == '__main__':
+    main()
