@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from benchmarks.quality import catalogues, experiments, run, significance
+from benchmarks.quality import catalogues, experiments, onboard, run, significance
 
 
 def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
@@ -158,3 +158,10 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch):
     assert found['difference'] == pytest.approx(mean['Popularity'] - mean['LIRDRec'], abs=1e-5)
     assert 0 < found['p'] <= 1
     assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec') == []
+
+
+def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
+    rows = onboard.run('fake', 0, 'softmax', 3, tmp_path)
+    assert [row['method'] for row in rows] == ['from the start', 'onboarded']
+    assert min(row['cold_recall@20'] for row in rows) > 0.8
+    assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6

@@ -1,0 +1,150 @@
+r"""Compares onboarding items that nobody has bought with having had them from the start, and appends a CSV row for each
+method and seed.
+
+    python -m benchmarks.quality.onboard --root data --seeds 0 1 2
+    python -m benchmarks.quality.onboard --items 100000 --new 1000
+
+One item in five is held out. A model that never saw these items onboards them; another was trained in their presence,
+in the item graph, but without their interactions. Both are tested on the interactions of half of the held-out items.
+With --items, a generated catalogue of that size instead takes in --new items: the row says how long that takes and by
+how much the embeddings of the others change.
+"""
+
+import argparse
+import time
+from copy import copy
+from pathlib import Path
+
+import torch
+from torch_geometric.data import HeteroData
+
+from benchmarks import rows
+from benchmarks.quality import catalogues
+from benchmarks.speed.graphs import power_law, with_features
+from lirdrec_pyg import Embeddings, LIRDRec, encode_new_items, evaluate, fit, item_layers, onboard_items
+from lirdrec_pyg.transforms import DCT, ColdItemSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
+
+ROWS = Path(__file__).parent / 'results' / 'onboard.csv'
+WEIGHTS = {'image': 0.1, 'text': 0.9}
+
+
+def cold_last(data: HeteroData, seed: int) -> tuple[tuple[HeteroData, ...], int]:
+    r"""Returns the views of a cold split, items renumbered so that the cold ones are last, and how many are warm."""
+    views = ColdItemSplit(0.2, seed=seed)(data)
+    order = views[0][ITEM].cold.long().argsort(stable=True)
+    rank = order.argsort()
+    out = []
+    for view in views:
+        view = copy(view)
+        for key in ('edge_index', 'edge_label_index'):
+            user, item = view[INTERACTS][key]
+            view[INTERACTS][key] = torch.stack([user, rank[item]])
+        for name in modalities(view):
+            view[ITEM][f'x_{name}'] = view[ITEM][f'x_{name}'][order]
+        view[ITEM].cold = view[ITEM].cold[order]
+        out.append(view)
+    return tuple(out), int((~views[0][ITEM].cold).sum())
+
+
+def first_items(data: HeteroData, count: int) -> HeteroData:
+    r"""Returns a training view with the first items alone."""
+    data = copy(data)
+    for name in modalities(data):
+        data[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}'][:count]
+    del data[ITEM].cold
+    data[ITEM].num_nodes = count
+    return data
+
+
+def run(dataset: str, seed: int, loss: str, epochs: int, root: Path) -> list[rows.Row]:
+    r"""Returns a row for each method."""
+    data = catalogues.load(dataset, root)
+    bare = HeteroData()
+    bare[USER].num_nodes, bare[ITEM].num_nodes = data[USER].num_nodes, data[ITEM].num_nodes
+    bare[INTERACTS].edge_index = data[INTERACTS].edge_index
+    for name in modalities(data):
+        bare[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}']
+    (train, _, test), warm = cold_last(bare, seed)
+    weights = WEIGHTS if set(modalities(data)) == set(WEIGHTS) else None
+    content = ItemKNNGraph(k=10, weights=weights)
+
+    def trained(train: HeteroData) -> tuple[LIRDRec, HeteroData]:
+        train = InteractionGraph()(content(DCT()(train)))
+        model = LIRDRec.from_data(train, seed=seed, loss=loss)
+        fit(model, train, epochs=epochs, lr=1e-3, seed=seed, progress=False)
+        return model, train
+
+    results = {}
+    model, graph = trained(train)
+    with torch.no_grad():
+        results['from the start'] = model.encode(graph)
+    model, graph = trained(first_items(train, warm))
+    features = {name: train[ITEM][f'x_{name}'][warm:] for name in modalities(train)}
+    clock = time.perf_counter()
+    graph, new = onboard_items(graph, features, k=10, weights=weights)
+    seconds = time.perf_counter() - clock
+    with torch.no_grad():
+        results['onboarded'] = model.encode(graph)
+    out = []
+    for method, embeddings in results.items():
+        row: rows.Row = {'dataset': dataset, 'loss': loss, 'method': method, 'seed': seed, 'new': len(new)}
+        for prefix, candidates in [('cold', train[ITEM].cold), ('all', None)]:
+            for metric, value in evaluate(embeddings, test, k=20, candidates=candidates).items():
+                row[f'{prefix}_{metric}'] = round(value, 6)
+        row |= {'seconds': round(seconds if method == 'onboarded' else 0.0, 4), 'largest_change': 0.0}
+        out.append(row | {'items': warm} | rows.environment())
+    return out
+
+
+def run_large(num_items: int, num_new: int, width: int = 384) -> rows.Row:
+    r"""Returns the row of a generated catalogue that takes in new items."""
+    data = HeteroData()
+    data[USER].num_nodes, data[ITEM].num_nodes = num_items, num_items
+    data[INTERACTS].edge_index = power_law(num_items, num_items, 10 * num_items)
+    data = DCT()(with_features(data, {'text': width}))
+    data = InteractionGraph()(ItemKNNGraph(k=10, index='IVF1024,Flat', index_params='nprobe=4')(data))
+    model = LIRDRec.from_data(data, seed=0).eval()
+    with torch.no_grad():
+        before = model.encode(data)
+    layers = item_layers(model, data)
+    generator = torch.Generator().manual_seed(1)
+    features = {'text': data[ITEM].x_text[:num_new] + 0.1 * torch.randn(num_new, width, generator=generator)}
+    clock = time.perf_counter()
+    data, new = onboard_items(data, features)
+    found = encode_new_items(model, data, new, layers)
+    seconds = time.perf_counter() - clock
+    with torch.no_grad():
+        after = model.encode(data)
+    torch.testing.assert_close(found, after.item[new], rtol=1e-4, atol=1e-5)
+    kept = Embeddings(after.user, after.item[: len(before.item)])
+    change = max(float((a - b).abs().max()) for a, b in zip(before, kept, strict=True))
+    row: rows.Row = {'dataset': 'generated', 'loss': 'bpr', 'method': 'onboarded', 'seed': 0, 'new': num_new}
+    row |= {f'{prefix}_{metric}@20': float('nan') for prefix in ('cold', 'all') for metric in ('recall', 'ndcg')}
+    row |= {'seconds': round(seconds, 3), 'largest_change': change, 'items': num_items}
+    return row | rows.environment()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
+    parser.add_argument('--dataset', default='scientific', help='one of catalogues.py (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='one run for each')
+    parser.add_argument('--loss', default='softmax', help='bpr or softmax (default: %(default)s)')
+    parser.add_argument('--epochs', type=int, default=20, help='of each model (default: %(default)s)')
+    parser.add_argument('--items', type=int, help='onboard into a generated catalogue of that size instead')
+    parser.add_argument('--new', type=int, default=1000, help='how many items (default: %(default)s)')
+    parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
+    args = parser.parse_args()
+    if args.items:
+        out = [run_large(args.items, args.new)]
+    else:
+        out = [row for seed in args.seeds for row in run(args.dataset, seed, args.loss, args.epochs, args.root)]
+    for row in out:
+        rows.append(args.rows, row)
+    shown = ['dataset', 'method', 'seed', 'new', 'cold_recall@20', 'all_recall@20', 'seconds', 'largest_change']
+    print(rows.table(out, shown))
+
+
+if __name__ == '__main__':
+    main()
