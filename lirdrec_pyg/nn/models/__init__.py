@@ -1,6 +1,7 @@
 from lirdrec_pyg.nn.models.bm3 import BM3
 from lirdrec_pyg.nn.models.bpr_mf import BPRMF
 from lirdrec_pyg.nn.models.content_knn import ContentKNN
+from lirdrec_pyg.nn.models.cosine_lirdrec import CosineLIRDRec
 from lirdrec_pyg.nn.models.freedom import FREEDOM
 from lirdrec_pyg.nn.models.lightgcn import LightGCN
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
@@ -16,6 +17,7 @@ __all__ = [
     'MGCN',
     'VBPR',
     'ContentKNN',
+    'CosineLIRDRec',
     'LIRDRec',
     'LightGCN',
     'Popularity',

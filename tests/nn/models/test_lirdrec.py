@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.fft import dct
 
-from lirdrec_pyg import LIRDRec
+from lirdrec_pyg import CosineLIRDRec, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
@@ -197,3 +197,13 @@ def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives
 def test_refuses_objectives(views, kwargs, message):
     with pytest.raises(ValueError, match=message):
         LIRDRec.from_data(views[0], **kwargs)
+
+
+def test_the_preset_is_these_settings(views):
+    train = views[0]
+    ours = CosineLIRDRec.from_data(train, seed=0, hidden_channels=8)
+    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', pwc='attention', dropout=0.5)
+    assert ours.hparams == same.hparams
+    for (name, value), other in zip(ours.state_dict().items(), same.state_dict().values(), strict=True):
+        assert torch.equal(value, other), name
+    assert ours.fit_defaults == {'lr': 1e-3, 'patience': 10}
