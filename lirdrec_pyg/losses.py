@@ -33,7 +33,7 @@ def softmax_loss(
     item: Tensor,
     target: Tensor,
     temperature: float = 0.2,
-    max_elements: int = 2**23,
+    max_elements: int = 2**21,
 ) -> Tensor:
     r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_,
@@ -50,7 +50,8 @@ def softmax_loss(
         item (torch.Tensor): The candidates: all items, or a sample of them.
         target (torch.Tensor): For each user the row of its positive in ``item``.
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
-        max_elements (int, optional): The number of scores in memory at once. (default: 32 MiB of them)
+        max_elements (int, optional): The number of scores in memory at once. (default: 8 MiB of them, few enough to
+            stay in a cache)
 
     Shapes:
         - **user:** :math:`(B, D)`
@@ -64,23 +65,23 @@ def softmax_loss(
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, user: Tensor, item: Tensor, target: Tensor, temperature: float, block: int) -> Tensor:
-        grads = torch.is_grad_enabled() or any(ctx.needs_input_grad)
+        grads = any(ctx.needs_input_grad)
+        positive = item.index_select(0, target)
         grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
-        total = user.new_zeros((), dtype=torch.float64)
-        scale = 1 / (temperature * user.size(0))
-        for start in range(0, user.size(0), block):
-            rows = slice(start, start + block)
-            score = (user[rows] @ item.t()).div_(temperature)
-            t = target[rows].unsqueeze(1)
-            positive = score.gather(1, t)
-            lse = score.logsumexp(dim=1, keepdim=True)
-            total += (lse - positive).sum(dtype=torch.float64)
+        total = -(user * positive).sum(dtype=torch.float64) / temperature
+        for u, grad in zip(user.split(block), grad_user.split(block), strict=True):
+            score = (u / temperature) @ item.t()
+            top = score.amax(dim=1, keepdim=True)
+            mass = score.sub_(top).exp_().sum(dim=1, keepdim=True)  # of which the scores are now shares
+            total += (mass.log() + top).sum(dtype=torch.float64)
             if grads:
-                score.sub_(lse).exp_()
-                score.scatter_add_(1, t, torch.full_like(positive, -1.0))
-                torch.mm(score, item, out=grad_user[rows])
-                grad_item.addmm_(score.t(), user[rows])
-        ctx.save_for_backward(grad_user.mul_(scale), grad_item.mul_(scale))
+                torch.mm(score, item, out=grad).div_(mass)
+                grad_item.addmm_(score.t(), u / mass)
+        if grads:
+            scale = 1 / (temperature * user.size(0))
+            grad_user.sub_(positive).mul_(scale)
+            grad_item.index_add_(0, target, user, alpha=-1).mul_(scale)
+        ctx.save_for_backward(grad_user, grad_item)
         return (total / user.size(0)).to(user.dtype)
 
     @staticmethod

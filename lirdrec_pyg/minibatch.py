@@ -145,6 +145,11 @@ class MiniBatches:
         if features is None and not modalities(data):
             raise ValueError("'data' needs `data['item'].x_<modality>`, or give 'features' (got neither)")
         self.data, self.features = data, features
+        self._settings = {
+            'num_neighbors': list(num_neighbors),
+            'num_item_layers': num_item_layers,
+            'batch_size': batch_size,
+        }
         self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
         edge_index = data[INTERACTS].edge_index
         self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size, seed)
@@ -217,13 +222,20 @@ class MiniBatches:
         r"""Returns the embeddings of all users and items, see :func:`encode_layerwise`."""
         return encode_layerwise(model, self.data, self.features)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        r"""Returns the state from which the next epoch's triplets are drawn."""
-        return self.sampler.state_dict()
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns the state from which the next epoch's triplets are drawn, and what the loader was made with."""
+        return {'sampler': self.sampler.state_dict(), **self._settings}
 
-    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
-        r"""Restores what :meth:`state_dict` returned."""
-        self.sampler.load_state_dict(state_dict)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        r"""Restores what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it is of a loader with other settings.
+        """
+        for name, value in self._settings.items():
+            if state_dict.get(name) != value:
+                raise ValueError(f"'{name}' needs to be {state_dict.get(name)}, as in the state (got {value})")
+        self.sampler.load_state_dict(state_dict['sampler'])
 
     def __repr__(self) -> str:
         return (
@@ -258,7 +270,7 @@ def encode_layerwise(
     item = torch.cat(blocks)
     del blocks
     user, item = model.propagate(item, *edges(data))
-    return model.finish(Embeddings(model.pwc(user), item))
+    return Embeddings(model.finish(model.pwc(user)), model.finish(item))
 
 
 class LazyAdam(Adam):

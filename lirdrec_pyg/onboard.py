@@ -152,7 +152,7 @@ def encode_new_items(model: LIRDRec, data: HeteroData, new: Tensor, layers: Tens
     z = item_layers(model, data, layers).sum(dim=0)
     similar = edges(data)[2]
     z = z if similar is None else model.propagation.propagate_items(z, similar)
-    return _final(model, z[new])
+    return model.finish(z[new])
 
 
 @torch.no_grad()
@@ -225,22 +225,16 @@ def fold_in_users(
     if model.pwc.variant in ('released', 'ema'):
         theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
     user = functional_call(model.pwc, theta, (views, torch.zeros(len(count), dtype=torch.long)))
-    return _final(model, user)
-
-
-def _final(model: LIRDRec, z: Tensor) -> Tensor:
-    return z if model.objective == 'bpr' else normalize(z)
+    return model.finish(user)
 
 
 def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
-    r"""Returns :math:`\mathbf{z}^{(0)}` of the items from the given one on: the model on a graph without edges."""
+    r"""Returns :math:`\mathbf{z}^{(0)}` of the items from the given one on."""
     xs, masks = {}, {}
     for name in model.in_channels:
         x, has = modality_features(data, name)
         xs[name], masks[name] = x[first:], None if has is None else has[first:]
-    none = torch.empty(2, 0, dtype=torch.long), torch.empty(0)
-    nobody = torch.empty(0, dtype=torch.long)
-    return model(xs, data[ITEM].spectrum[first:], none, none, masks=masks, user_id=nobody).item
+    return normalize(model.encode_items(xs, data[ITEM].spectrum[first:], masks)).flatten(1)
 
 
 def _check(data: HeteroData, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> HeteroData:

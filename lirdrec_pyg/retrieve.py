@@ -215,9 +215,11 @@ class Retriever:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
         rows = self._positions(USER, users)
-        mask = torch.full((self.num_items,), allowed is None)
-        mask[self._positions(ITEM, [] if allowed is None else allowed)] = True
-        mask[self._positions(ITEM, [] if blocked is None else blocked)] = False
+        mask = None
+        if allowed is not None or blocked is not None:
+            mask = torch.full((self.num_items,), allowed is None)
+            mask[self._positions(ITEM, [] if allowed is None else allowed)] = True
+            mask[self._positions(ITEM, [] if blocked is None else blocked)] = False
         ptr, col = _rows_of(self._rowptr, self._seen[1], rows)
         if not exclude_seen:
             ptr, col = torch.zeros_like(ptr), col[:0]
@@ -238,8 +240,7 @@ class Retriever:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
         rows = self._positions(ITEM, items)
-        mask = torch.ones(self.num_items, dtype=torch.bool)
-        return self._ranked(ITEM, rows, 'similar', k, torch.arange(len(rows) + 1), rows, mask)
+        return self._ranked(ITEM, rows, 'similar', k, torch.arange(len(rows) + 1), rows, None)
 
     def add_items(self, embeddings: Tensor, ids: Ids) -> None:
         r"""Adds new items.
@@ -309,7 +310,7 @@ class Retriever:
         torch.cumsum(torch.bincount(self._seen[0], minlength=self.num_users), dim=0, out=self._rowptr[1:])
 
     def _ranked(
-        self, kind: str, rows: Tensor, name: str, k: int, ptr: Tensor, col: Tensor, mask: Tensor
+        self, kind: str, rows: Tensor, name: str, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
     ) -> pd.DataFrame:
         if not 1 <= k <= self.num_items:
             raise ValueError(f"'k' needs to be in [1, {self.num_items}] (got {k})")
@@ -328,21 +329,26 @@ class Retriever:
             }
         )
 
-    def _scan(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor) -> Iterator[Found]:
+    def _scan(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
         r"""Ranks all items, for as many rows at once as memory allows."""
         for rows in torch.arange(len(query)).split(max(1, SCORES // self.num_items)):
             score = query[rows] @ self._table[ITEM].t()
-            score.masked_fill_(~mask, float('-inf'))
+            if mask is not None:
+                score.masked_fill_(~mask, float('-inf'))
             part, own = _rows_of(ptr, col, rows)
             score[torch.repeat_interleave(part.diff()), own] = float('-inf')
             yield rows, *score.topk(k, dim=1)
 
-    def _probe(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor) -> Iterator[Found]:
+    def _probe(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
         r"""Ranks what the index finds, rows of like histories together; rows that get too little are scanned."""
-        number, limit = int(mask.sum()), self.num_items // 4
-        left = number - torch.zeros(len(query), dtype=torch.long).index_add_(
-            0, torch.repeat_interleave(ptr.diff()), mask[col].long()
-        )
+        limit = self.num_items // 4
+        if mask is None:
+            number, left = self.num_items, self.num_items - ptr.diff()
+        else:
+            number = int(mask.sum())
+            left = number - torch.zeros(len(query), dtype=torch.long).index_add_(
+                0, torch.repeat_interleave(ptr.diff()), mask[col].long()
+            )
         order, start = ptr.diff().argsort(descending=True), 0
         short = [order[:0]]
         while start < len(order):
@@ -359,7 +365,9 @@ class Retriever:
             part, own = _rows_of(ptr, col, rows)
             seen = torch.repeat_interleave(part.diff()) * self.num_items + own
             keys = torch.arange(len(rows)).unsqueeze(1) * self.num_items + item
-            keep = (found >= 0) & mask[item] & ~torch.isin(keys, seen)
+            keep = (found >= 0) & ~torch.isin(keys, seen)
+            if mask is not None:
+                keep &= mask[item]
             best = score.masked_fill_(~keep, float('-inf')).topk(k, dim=1)
             enough = keep.sum(dim=1) >= left[rows].clamp(max=k)
             yield rows[enough], best.values[enough], item.gather(1, best.indices)[enough]

@@ -47,7 +47,7 @@ def configurations(num_items: int) -> dict[str, list[dict[str, int]]]:
     lists = 2 ** round(math.log2(4 * num_items**0.5))
     probes = [{'nprobe': nprobe} for nprobe in (8, 32, 128)]
     return {
-        'HNSW32': [{'ef_search': ef_search} for ef_search in (32, 64, 128, 256)],
+        'HNSW32': [{'ef_search': ef_search} for ef_search in (64, 256, 512, 1024)],
         f'IVF{lists},Flat': probes,
         f'IVF{lists},SQ8': probes,
         f'IVF{lists},PQ48np': [{'nprobe': 32, 'oversample': oversample} for oversample in (1, 5, 20)],

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.speed.straightforward import Trainer
-from lirdrec_pyg import LIRDRec, fit
+from lirdrec_pyg import CosineLIRDRec, LIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset
 from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
 
@@ -47,10 +48,12 @@ def straightforward(train: HeteroData, val: HeteroData, seed: int, epochs: int, 
     return curve
 
 
-def ours(train: HeteroData, val: HeteroData, seed: int, epochs: int, fitting: dict[str, Any], **model: Any) -> Curve:
+def ours(
+    train: HeteroData, val: HeteroData, seed: int, epochs: int, fitting: dict[str, Any], cls: Any = LIRDRec
+) -> Curve:
     r"""Trains ours until it stops."""
-    result = fit(LIRDRec.from_data(train, seed=seed, **model), train, val, epochs=epochs, seed=seed, progress=False,
-                 **fitting)  # fmt: skip
+    model = cls.from_data(train, seed=seed)
+    result = fit(model, train, val, epochs=epochs, seed=seed, progress=False, **fitting)
     curve: Curve = []
     seconds = 0.0
     for row in result.history:
@@ -75,6 +78,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='a small generated dataset; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
     parser.add_argument('--plot', type=Path, help='draw the curves, as PNG')
+    parser.add_argument('--profile', type=Path, help='write a trace of three epochs of the last competitor')
     args = parser.parse_args()
     if args.quick:
         data, name, epochs, components = FakeMultimodal(num_users=200, num_items=100)[0], 'fake', 3, 4
@@ -83,20 +87,26 @@ def main() -> None:
     else:
         data = MMRecDataset(args.root, args.name, cache_dir=args.cache_dir)[0]
         name, epochs, components = args.name, args.epochs, args.components
-    data = ItemKNNGraph(k=10, weights={'image': 0.1, 'text': 0.9})(data)
-    train, val, _ = FixedSplit()(DCT()(data))
-    train = InteractionGraph()(train)
-    small = InteractionGraph()(FixedSplit()(DCT()(PCA(components)(data)))[0])
+    _, val, _ = FixedSplit()(data)
+
+    def view(k: int, image: float, components: int | None = None) -> HeteroData:
+        content = ItemKNNGraph(k=k, weights={'image': image, 'text': 1 - image})(data)
+        return InteractionGraph()(FixedSplit()(DCT()(content if components is None else PCA(components)(content)))[0])
+
+    paper, preset, small = view(10, 0.1), view(5, 0.3), view(5, 0.3, components)
 
     out, curves = [], {}
     for seed in args.seeds[: 1 if args.quick else None]:
         runs = {
-            'straightforward, BPR': lambda seed=seed: straightforward(train, val, seed, epochs),
-            'fp32, BPR': lambda seed=seed: ours(train, val, seed, epochs, {}),
-            'bf16, BPR': lambda seed=seed: ours(train, val, seed, epochs, HALF),
-            'fp32, softmax': lambda seed=seed: ours(train, val, seed, epochs, {}, loss='softmax'),
-            'bf16, softmax': lambda seed=seed: ours(train, val, seed, epochs, HALF, loss='softmax'),
-            f'bf16 r={components}, softmax': lambda seed=seed: ours(small, val, seed, epochs, HALF, loss='softmax'),
+            'straightforward': lambda seed=seed: straightforward(paper, val, seed, epochs),
+            'LIRDRec, fp32': lambda seed=seed: ours(paper, val, seed, epochs, {}),
+            'LIRDRec, bf16': lambda seed=seed: ours(paper, val, seed, epochs, HALF),
+            'LIRDRec, bf16, lr 1e-3': lambda seed=seed: ours(paper, val, seed, epochs, {**HALF, 'lr': 1e-3}),
+            'CosineLIRDRec, fp32': lambda seed=seed: ours(preset, val, seed, epochs, {}, CosineLIRDRec),
+            'CosineLIRDRec, bf16': lambda seed=seed: ours(preset, val, seed, epochs, HALF, CosineLIRDRec),
+            f'CosineLIRDRec, bf16, r={components}': lambda seed=seed: ours(
+                small, val, seed, epochs, HALF, CosineLIRDRec
+            ),
         }
         target = math.nan
         for competitor, start in runs.items():
@@ -104,7 +114,7 @@ def main() -> None:
             best = max(recall for _, recall in curve)
             if competitor.startswith('straightforward'):
                 target = best
-            base = curves['straightforward, BPR', seed]
+            base = curves['straightforward', seed]
             row: rows.Row = {'competitor': competitor, 'dataset': name, 'seed': seed, 'epochs': len(curve)}
             row |= {'best_val_recall@20': round(best, 5), 'seconds_in_all': round(curve[-1][0], 2)}
             row['seconds_an_epoch'] = round(curve[-1][0] / len(curve), 4)
@@ -116,6 +126,10 @@ def main() -> None:
             print(rows.table(out[-1:], list(row)), flush=True)
             if args.rows or not args.quick:
                 rows.append(args.rows or RESULTS, out[-1])
+    if args.profile:
+        with torch.profiler.profile() as trace:
+            ours(small, val, args.seeds[0], 3, HALF, CosineLIRDRec)
+        trace.export_chrome_trace(str(args.profile))
     if args.plot:
         plot({name: curve for (name, seed), curve in curves.items() if seed == args.seeds[0]}, args.plot)
 

@@ -201,11 +201,11 @@ class LIRDRec(Recommender):
         return sparse_rows(self.user, user_id) if self.sparse else self.user.index_select(0, user_id)
 
     def encode(self, data: HeteroData) -> Embeddings:
-        return self.finish(self(*self._inputs(data)))
+        return Embeddings(*(self.finish(z) for z in self(*self._inputs(data))))
 
-    def finish(self, out: Embeddings) -> Embeddings:
-        r"""Returns the embeddings whose inner products are the scores: normalised ones, after a softmax."""
-        return out if self.objective == 'bpr' else Embeddings(*(normalize(z) for z in out))
+    def finish(self, z: Tensor) -> Tensor:
+        r"""Returns the embeddings, whose inner products are the scores: normalised ones, trained by the softmax."""
+        return z if self.objective == 'bpr' else normalize(z)
 
     def _inputs(self, data: HeteroData) -> tuple[Any, ...]:
         r"""Returns the arguments of :meth:`forward`."""
