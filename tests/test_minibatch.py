@@ -111,6 +111,15 @@ def test_fit_learns_and_resumes_exactly(views, tmp_path, optimizer):
 
 
 @sampled
+def test_a_state_of_other_settings_is_refused(views):
+    train, _ = views
+    state = MiniBatches(train, [5, 3, 2], batch_size=64).state_dict()
+    for hops, size, name in [([5, 3, 2], 32, 'batch_size'), ([5, 3, 1], 64, 'num_neighbors')]:
+        with pytest.raises(ValueError, match=rf"'{name}' needs to be .*, as in the state"):
+            MiniBatches(train, hops, batch_size=size).load_state_dict(state)
+
+
+@sampled
 def test_softmax_needs_negatives_of_the_batch(views):
     train, _ = views
     batch, *triplets = next(iter(MiniBatches(train, [2, 2, 2], batch_size=32)))
