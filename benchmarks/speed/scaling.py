@@ -144,6 +144,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
         axes[1, column].set_xlabel(name)
     axes[0, 0].set_ylabel('milliseconds a step')
     axes[1, 0].set_ylabel('peak memory, MiB')
+    figure.suptitle(f'A step of 2,048 triplets, {out[0]["threads"]} threads')
     figure.savefig(path, dpi=120)
 
 
