@@ -165,3 +165,15 @@ def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
     assert [row['method'] for row in rows] == ['from the start', 'onboarded']
     assert min(row['cold_recall@20'] for row in rows) > 0.8
     assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6
+
+
+def test_settings_are_carried_over_but_for_weights(tmp_path, monkeypatch):
+    known = {'LIRDRec': {'model': 'LIRDRec', 'settings': {'content': {'k': 5, 'weights': {'image': 1.0}}}}}
+    path = tmp_path / 'settings.json'
+    path.write_text(json.dumps({'scientific': known, 'movielens': {'LightGCN': {'settings': {}}}}))
+    monkeypatch.setattr(experiments, 'SETTINGS', path)
+    assert experiments.chosen('scientific') == known
+    assert experiments.chosen('movielens') == {
+        'LIRDRec': {'model': 'LIRDRec', 'settings': {'content': {'k': 5}}},
+        'LightGCN': {'settings': {}},
+    }

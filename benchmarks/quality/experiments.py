@@ -54,15 +54,13 @@ def main(dataset: str) -> Iterator[Job]:
 
 
 def chosen(dataset: str) -> dict[str, Any]:
-    r"""Returns the settings that ``tune.py`` wrote; a dataset that was not tuned takes those of Scientific, but for
-    the weights of modalities that it does not have."""
+    r"""Returns the settings that ``tune.py`` wrote; a model that was not tuned on a dataset takes those of Scientific,
+    but for the weights of modalities that the dataset may not have."""
     known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
-    if dataset in known or 'scientific' not in known:
-        return dict(known.get(dataset, {}))
-    carried = copy.deepcopy(known['scientific'])
-    for one in carried.values():
+    carried = copy.deepcopy(known.get('scientific', {}))
+    for one in carried.values() if dataset != 'scientific' else ():
         one['settings'].get('content', {}).pop('weights', None)
-    return dict(carried)
+    return carried | known.get(dataset, {})
 
 
 def ablation(dataset: str) -> Iterator[Job]:

@@ -1,5 +1,5 @@
-r"""Writes the README's tables from the rows in ``benchmarks/*/results``: replaces what stands between
-``<!-- table: NAME -->`` and ``<!-- end -->``.
+r"""Writes the tables of the README and of ``docs`` from the rows in ``benchmarks/*/results``: replaces what stands
+between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 
     python benchmarks/quality/tables.py
     python benchmarks/quality/tables.py --check
@@ -19,14 +19,20 @@ SPEED = ROOT / 'benchmarks' / 'speed' / 'results'
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--readme', type=Path, default=ROOT / 'README.md', help='the file to write')
-    parser.add_argument('--check', action='store_true', help='only say whether it is up to date')
+    parser.add_argument('--check', action='store_true', help='only say whether they are up to date')
     args = parser.parse_args()
-    old = args.readme.read_text()
-    new = render(old)
-    if args.check:
-        sys.exit(f'{args.readme} is not what {Path(__file__).name} writes: run it' if new != old else 0)
-    args.readme.write_text(new)
+    for path in pages():
+        old = path.read_text()
+        new = render(old)
+        if args.check and new != old:
+            sys.exit(f'{path} is not what {Path(__file__).name} writes: run it')
+        if not args.check:
+            path.write_text(new)
+
+
+def pages() -> list[Path]:
+    r"""Returns the files with tables."""
+    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 
 
 def render(text: str) -> str:
@@ -112,8 +118,8 @@ def main_models(dataset: str) -> str:
             mark = {0: '**', 1: '*'}.get(place, '')
             cells.append(f'{mark}{spread(part[f"test_{metric}"])}{mark}')
         p = f'{tests.loc[variant, "p"]:.1g}' if variant in tests.index else ''
-        lines.append([f'{variant} ({len(part)})', *cells, p, f'{part["seconds"].median():.0f}'])
-    return markdown(['model (seeds)', *metrics, 'p against LIRDRec', 'seconds'], lines)
+        lines.append([f'{variant} ({len(part)})', *cells, p, f'{part["best_epoch"].mean():.0f}'])
+    return markdown(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch'], lines)
 
 
 def ablation(dataset: str) -> str:
@@ -272,7 +278,29 @@ def retrieval() -> str:
     return markdown(['items, index', 'recall@20', 'p50, ms', 'p99, ms', 'users a second in batches', 'build, s'], lines)
 
 
+def onboard() -> str:
+    r"""Items onboarded, or there from the start."""
+    rows = pd.read_csv(QUALITY / 'onboard.csv')
+    lines = []
+    for (dataset, method), part in rows.groupby(['dataset', 'method'], sort=False):
+        cells = ['', ''] if dataset == 'generated' else [spread(part[f'{key}_recall@20']) for key in ('cold', 'all')]
+        seconds, change = ('', '') if method != 'onboarded' else (f'{part["seconds"].median():.2f}', '0')
+        if part['largest_change'].max() > 0:
+            change = f'{part["largest_change"].max():.0e}'
+        name = f'{dataset}, {part["new"].iloc[0]:,} into {part["items"].iloc[0]:,}: {method} ({len(part)})'
+        lines.append([name, *cells, seconds, change])
+    header = [
+        'items (seeds)',
+        'recall@20 among new items',
+        'among all items',
+        'seconds',
+        'largest change of the others',
+    ]
+    return markdown(header, lines)
+
+
 TABLES = {
+    'onboard': onboard,
     'faithful': faithful,
     'text': text,
     'missing': missing,
