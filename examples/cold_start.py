@@ -136,7 +136,7 @@ def run(data: HeteroData, name: str, graph: str, ids: str, seed: int, settings: 
     if name not in ('ContentKNN', 'Popularity'):
         kwargs['hidden_channels'] = settings['hidden_channels']
     if name == 'LIRDRec-softmax':
-        kwargs['loss'] = 'softmax'
+        kwargs |= {'loss': 'softmax', 'scoring': 'cosine'}
     if name == 'FREEDOM':
         kwargs['num_item_layers'] = int(graph != 'none')
     if name == 'ContentKNN':

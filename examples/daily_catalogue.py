@@ -95,7 +95,7 @@ def train_on(data: HeteroData, checkpoint: Path, args: Any, start: LIRDRec | Non
     r"""Trains on the training part of the data, from a model of fewer users if there is one."""
     train, val, test = FixedSplit()(Compose([DCT(), ItemKNNGraph(K)])(data))
     train = InteractionGraph()(train)
-    model = LIRDRec.from_data(train, seed=args.seed, loss='softmax')
+    model = LIRDRec.from_data(train, seed=args.seed, loss='softmax', scoring='cosine')
     if start is not None:
         warm_start(model, start)
     clock = time.perf_counter()

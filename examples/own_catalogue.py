@@ -66,7 +66,7 @@ def main() -> None:
     data = Compose([DCT(), ItemKNNGraph(k=min(4, len(table.item_ids)))])(data)
     train, val, test = LeaveLastOut()(data)
     train = InteractionGraph()(train)
-    model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, loss='softmax')
+    model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, loss='softmax', scoring='cosine')
     fit(model, train, val, epochs=args.epochs, lr=1e-2, monitor='recall@5', seed=args.seed, progress=False)
     embeddings = model.encode(train)
     print({name: round(value, 3) for name, value in evaluate(embeddings, test, k=5).items()})

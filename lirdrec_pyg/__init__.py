@@ -4,7 +4,7 @@ from lirdrec_pyg import datasets, nn, transforms
 from lirdrec_pyg.evaluate import evaluate
 from lirdrec_pyg.fit import Callback, FitResult, fit, load_model
 from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
-from lirdrec_pyg.nn import CosineLIRDRec, LightGCN, LIRDRec, Popularity, Recommender
+from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
 from lirdrec_pyg.onboard import encode_new_items, fold_in_users, item_layers, onboard_items
 from lirdrec_pyg.retrieve import Retriever, recommend
 from lirdrec_pyg.sampling import BPRSampler
@@ -15,7 +15,6 @@ __version__ = '0.1.0'
 __all__ = [
     'BPRSampler',
     'Callback',
-    'CosineLIRDRec',
     'Embeddings',
     'FitResult',
     'LIRDRec',
@@ -26,6 +25,7 @@ __all__ = [
     'Popularity',
     'Recommender',
     'Retriever',
+    'SoftmaxLIRDRec',
     '__version__',
     'datasets',
     'encode_layerwise',

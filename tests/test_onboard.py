@@ -43,7 +43,9 @@ def catalogue(missing=None, layout='csr', num_items=48, num_cold_items=10):
 
 @pytest.mark.parametrize('layout', ['csr', 'EdgeIndex', 'edge_index'])
 @pytest.mark.parametrize('missing', [None, {'image': 0.3}, {'image': 0.2, 'text': 0.2}])
-@pytest.mark.parametrize('kwargs', [{}, {'loss': 'softmax', 'num_item_layers': 2, 'num_layers': 3}])
+@pytest.mark.parametrize(
+    'kwargs', [{}, {'loss': 'softmax', 'scoring': 'cosine', 'num_item_layers': 2, 'num_layers': 3}]
+)
 def test_onboarding(layout, missing, kwargs):
     whole, part, arguments = catalogue(missing, layout)
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8, **kwargs).eval()
@@ -122,7 +124,7 @@ def test_leaves_out_what_is_not_known_of_new_items():
 
 def test_new_items_are_found_by_those_who_like_such():
     whole, part, arguments = catalogue(num_items=60, num_cold_items=20)
-    model = LIRDRec.from_data(part, seed=0, hidden_channels=8, loss='softmax')
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
     fit(model, part, epochs=15, lr=1e-2, progress=False)
     data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
     block = whole[ITEM].block
@@ -137,7 +139,7 @@ def test_new_items_are_found_by_those_who_like_such():
     cold = torch.arange(60) >= 40
     embeddings = Embeddings(model.encode(part).user, model.encode(data).item)
     found = evaluate(embeddings, view, k=10, metrics=['recall'], candidates=cold)
-    full = LIRDRec.from_data(whole, seed=0, hidden_channels=8, loss='softmax')
+    full = LIRDRec.from_data(whole, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
     fit(full, whole, epochs=15, lr=1e-2, progress=False)
     expected = evaluate(full.encode(whole), view, k=10, metrics=['recall'], candidates=cold)
     assert found['recall@10'] == pytest.approx(expected['recall@10'], abs=0.1)
@@ -235,7 +237,7 @@ def test_folds_in_a_history_of_new_items():
 
 def test_folded_in_users_get_what_they_like(views):
     train = views[0]
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax')
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
     fit(model, train, epochs=15, lr=1e-2, progress=False)
     histories = [[0, 2, 4], [1, 3, 5]]  # of either block
     users = fold_in_users(model, train, histories)

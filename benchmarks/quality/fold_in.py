@@ -67,7 +67,7 @@ def run(dataset: str, seed: int, share: float, loss: str, root: Path) -> list[ro
     def trained(train: HeteroData, val: HeteroData) -> tuple[LIRDRec, HeteroData, float]:
         clock = time.perf_counter()
         train = InteractionGraph()(train)
-        model = LIRDRec.from_data(train, seed=seed, loss=loss)
+        model = LIRDRec.from_data(train, seed=seed, loss=loss, scoring='dot' if loss == 'bpr' else 'cosine')
         fit(model, train, val, lr=1e-3, seed=seed, progress=False)
         return model, train, time.perf_counter() - clock
 

@@ -71,7 +71,7 @@ def run(dataset: str, seed: int, loss: str, epochs: int, root: Path) -> list[row
 
     def trained(train: HeteroData) -> tuple[LIRDRec, HeteroData]:
         train = InteractionGraph()(content(DCT()(train)))
-        model = LIRDRec.from_data(train, seed=seed, loss=loss)
+        model = LIRDRec.from_data(train, seed=seed, loss=loss, scoring='dot' if loss == 'bpr' else 'cosine')
         fit(model, train, epochs=epochs, lr=1e-3, seed=seed, progress=False)
         return model, train
 

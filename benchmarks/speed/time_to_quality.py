@@ -19,7 +19,7 @@ from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.speed.straightforward import Trainer
-from lirdrec_pyg import CosineLIRDRec, LIRDRec, fit
+from lirdrec_pyg import LIRDRec, SoftmaxLIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset
 from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
 
@@ -102,10 +102,10 @@ def main() -> None:
             'LIRDRec, fp32': lambda seed=seed: ours(paper, val, seed, epochs, {}),
             'LIRDRec, bf16': lambda seed=seed: ours(paper, val, seed, epochs, HALF),
             'LIRDRec, bf16, lr 1e-3': lambda seed=seed: ours(paper, val, seed, epochs, {**HALF, 'lr': 1e-3}),
-            'CosineLIRDRec, fp32': lambda seed=seed: ours(preset, val, seed, epochs, {}, CosineLIRDRec),
-            'CosineLIRDRec, bf16': lambda seed=seed: ours(preset, val, seed, epochs, HALF, CosineLIRDRec),
-            f'CosineLIRDRec, bf16, r={components}': lambda seed=seed: ours(
-                small, val, seed, epochs, HALF, CosineLIRDRec
+            'SoftmaxLIRDRec, fp32': lambda seed=seed: ours(preset, val, seed, epochs, {}, SoftmaxLIRDRec),
+            'SoftmaxLIRDRec, bf16': lambda seed=seed: ours(preset, val, seed, epochs, HALF, SoftmaxLIRDRec),
+            f'SoftmaxLIRDRec, bf16, r={components}': lambda seed=seed: ours(
+                small, val, seed, epochs, HALF, SoftmaxLIRDRec
             ),
         }
         target = math.nan
@@ -128,7 +128,7 @@ def main() -> None:
                 rows.append(args.rows or RESULTS, out[-1])
     if args.profile:
         with torch.profiler.profile() as trace:
-            ours(small, val, args.seeds[0], 3, HALF, CosineLIRDRec)
+            ours(small, val, args.seeds[0], 3, HALF, SoftmaxLIRDRec)
         trace.export_chrome_trace(str(args.profile))
     if args.plot:
         plot({name: curve for (name, seed), curve in curves.items() if seed == args.seeds[0]}, args.plot)

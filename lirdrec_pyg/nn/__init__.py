@@ -6,11 +6,11 @@ from lirdrec_pyg.nn.models import (
     MGCN,
     VBPR,
     ContentKNN,
-    CosineLIRDRec,
     LightGCN,
     LIRDRec,
     Popularity,
     Recommender,
+    SoftmaxLIRDRec,
 )
 from lirdrec_pyg.nn.propagation import Propagation, WeightedLGConv
 from lirdrec_pyg.nn.pwc import PWC
@@ -23,12 +23,12 @@ __all__ = [
     'PWC',
     'VBPR',
     'ContentKNN',
-    'CosineLIRDRec',
     'LIRDRec',
     'LightGCN',
     'ModalityEncoder',
     'Popularity',
     'Propagation',
     'Recommender',
+    'SoftmaxLIRDRec',
     'WeightedLGConv',
 ]

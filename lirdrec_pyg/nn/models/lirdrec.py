@@ -31,8 +31,10 @@ class LIRDRec(Recommender):
     It is trained by BPR on inner products plus :math:`\lambda (\mathrm{mean}(\mathbf{U}^2) +
     \mathrm{mean}(\mathbf{I}^2))`. No parameter has a row per item: items without interactions are served like others.
 
-    With ``loss='softmax'``, ours and not the paper's, all embeddings are normalised, so that scores are cosines,
-    and BPR gives way to the :func:`~lirdrec_pyg.losses.softmax_loss`, which needs far fewer epochs.
+    With ``loss='softmax'``, ours and not the paper's, BPR gives way to the :func:`~lirdrec_pyg.losses.softmax_loss`
+    over cosines, which needs far fewer epochs. The length of an embedding, on which this loss does not depend, still
+    grows with an item's interactions: it helps to rank what is known (``scoring='dot'``), but keeps items that nobody
+    has bought far behind (``scoring='cosine'`` does not).
 
     Args:
         num_users (int): The number of users.
@@ -51,6 +53,7 @@ class LIRDRec(Recommender):
         num_negatives (int or str, optional): The negatives of the softmax, which a batch shares: ``'batch'``
             for one another's positives, or a number of uniform items beside these. Items without interactions are
             never among them, which would teach the model to avoid what is new. (default: all other items)
+        scoring (str, optional): Whether scores are inner products, ``'dot'``, or ``'cosine'``. (default: ``'dot'``)
         sparse (bool, optional): If set to :obj:`True`, the gradient of the users' vectors is sparse on a sampled
             sub-graph: use :class:`~lirdrec_pyg.minibatch.LazyAdam`. (default: :obj:`False`)
 
@@ -75,6 +78,7 @@ class LIRDRec(Recommender):
         loss: Literal['bpr', 'softmax'] = 'bpr',
         temperature: float = 0.2,
         num_negatives: int | Literal['batch'] | None = None,
+        scoring: Literal['dot', 'cosine'] = 'dot',
         sparse: bool = False,
     ) -> None:
         super().__init__(
@@ -92,12 +96,15 @@ class LIRDRec(Recommender):
             loss=loss,
             temperature=temperature,
             num_negatives=num_negatives,
+            scoring=scoring,
             sparse=sparse,
         )
         if len(in_channels) == 0:
             raise ValueError("'in_channels' needs at least one modality (got none)")
         if loss not in ('bpr', 'softmax'):
             raise ValueError(f"'loss' needs to be 'bpr' or 'softmax' (got {loss!r})")
+        if scoring not in ('dot', 'cosine'):
+            raise ValueError(f"'scoring' needs to be 'dot' or 'cosine' (got {scoring!r})")
         if temperature <= 0:
             raise ValueError(f"'temperature' needs to be positive (got {temperature})")
         if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
@@ -109,6 +116,7 @@ class LIRDRec(Recommender):
         self.objective = loss
         self.temperature = temperature
         self.num_negatives = num_negatives
+        self.scoring = scoring
         self.sparse = sparse
         self.num_views = len(in_channels) + 1
 
@@ -204,8 +212,8 @@ class LIRDRec(Recommender):
         return Embeddings(*(self.finish(z) for z in self(*self._inputs(data))))
 
     def finish(self, z: Tensor) -> Tensor:
-        r"""Returns the embeddings, whose inner products are the scores: normalised ones, trained by the softmax."""
-        return z if self.objective == 'bpr' else normalize(z)
+        r"""Returns the embeddings, whose inner products are the scores: normalised ones where these are cosines."""
+        return z if self.scoring == 'dot' else normalize(z)
 
     def _inputs(self, data: HeteroData) -> tuple[Any, ...]:
         r"""Returns the arguments of :meth:`forward`."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.fft import dct
 
-from lirdrec_pyg import CosineLIRDRec, LIRDRec
+from lirdrec_pyg import LIRDRec, SoftmaxLIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
@@ -151,7 +151,9 @@ def _official(model):
 def test_softmax_objective(views):
     train = views[0]
     user, pos = train[INTERACTS].edge_index[:, :20]
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', temperature=0.5, reg_weight=0.0)
+    model = LIRDRec.from_data(
+        train, seed=0, hidden_channels=8, loss='softmax', temperature=0.5, reg_weight=0.0, scoring='cosine'
+    )
     z = model.encode(train)
     assert torch.allclose(z.user.norm(dim=1), torch.ones(64))
     assert torch.allclose(z.item.norm(dim=1), torch.ones(48))
@@ -201,9 +203,21 @@ def test_refuses_objectives(views, kwargs, message):
 
 def test_the_preset_is_these_settings(views):
     train = views[0]
-    ours = CosineLIRDRec.from_data(train, seed=0, hidden_channels=8)
-    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', pwc='attention', dropout=0.5)
+    ours = SoftmaxLIRDRec.from_data(train, seed=0, hidden_channels=8)
+    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', pwc='attention')
     assert ours.hparams == same.hparams
     for (name, value), other in zip(ours.state_dict().items(), same.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
     assert ours.fit_defaults == {'lr': 1e-3, 'patience': 10}
+
+
+def test_scoring_changes_the_length_of_embeddings_alone(views):
+    train = views[0]
+    dot, cosine = (
+        LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring=scoring)
+        for scoring in ('dot', 'cosine')
+    )
+    for long, unit in zip(dot.encode(train), cosine.encode(train), strict=True):
+        assert torch.allclose(torch.nn.functional.normalize(long), unit, atol=1e-6)
+    with pytest.raises(ValueError, match=r"'scoring' needs to be 'dot' or 'cosine' \(got 'euclid'\)"):
+        LIRDRec.from_data(train, scoring='euclid')

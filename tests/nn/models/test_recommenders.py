@@ -6,7 +6,7 @@ from torch_geometric.transforms import Compose
 
 from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, CosineLIRDRec, LightGCN, LIRDRec, Popularity
+from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, LightGCN, LIRDRec, Popularity, SoftmaxLIRDRec
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -17,7 +17,7 @@ CASES = {
     'LIRDRec-static': (LIRDRec, {'hidden_channels': 8, 'pwc': 'static'}),
     'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'pwc': 'uniform'}),
     'LIRDRec-softmax': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'dropout': 0.3}),
-    'CosineLIRDRec': (CosineLIRDRec, {'hidden_channels': 8}),
+    'SoftmaxLIRDRec': (SoftmaxLIRDRec, {'hidden_channels': 8}),
     'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 'batch'}),
     'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 20}),
     'LightGCN': (LightGCN, {'hidden_channels': 8}),
