@@ -75,6 +75,7 @@ def ablation(dataset: str) -> Iterator[Job]:
     variants = {
         'LIRDRec': variant(),
         'softmax': variant(loss='softmax'),
+        'softmax, scored by cosines': variant(loss='softmax', scoring='cosine'),
         'PWC ema': variant(pwc='ema'),
         'PWC attention': variant(pwc='attention'),
         'PWC static': variant(pwc='static'),

@@ -67,7 +67,7 @@ def panels(rows: pd.DataFrame, path: Path, label: str, change: Callable[[Any], A
     for axis, name in zip(axes[0], datasets, strict=True):
         part = change(rows[rows['dataset'] == name])
         group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std']).sort_values('mean')
-        colors = ['C1' if 'ours' in str(variant) else 'C0' for variant in group.index]
+        colors = ['C1' if variant == 'SoftmaxLIRDRec' else 'C0' for variant in group.index]
         axis.barh([str(variant) for variant in group.index], group['mean'], xerr=group['std'], color=colors, capsize=2)
         axis.set_title(f'{NAMES.get(name, name)}, {seeds(part)}')
         axis.set_xlabel(f'{label} (mean ± sd)')

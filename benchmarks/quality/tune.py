@@ -45,21 +45,16 @@ def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def ours(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def softmax(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     return {
         'model': {
-            'loss': 'softmax',
-            'pwc': trial.suggest_categorical('pwc', ['attention', 'uniform']),
-            'dropout': trial.suggest_categorical('dropout', [0.0, 0.3, 0.5]),
-            'temperature': trial.suggest_categorical('temperature', [0.1, 0.15, 0.2, 0.3]),
-            'num_layers': trial.suggest_int('num_layers', 1, 3),
+            'scoring': trial.suggest_categorical('scoring', ['dot', 'cosine']),
+            'dropout': trial.suggest_categorical('dropout', [0.0, 0.3]),
+            'temperature': trial.suggest_categorical('temperature', [0.15, 0.2, 0.3]),
+            'num_layers': trial.suggest_int('num_layers', 2, 3),
         },
-        'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
-        'content': {
-            'k': trial.suggest_categorical('k', [5, 10]),
-            'transform': trial.suggest_categorical('transform', ['dct', 'whiten']),
-            **image_weight(trial, dataset),
-        },
+        'fit': {'lr': trial.suggest_categorical('lr', [1e-3, 2e-3])},
+        'content': {'k': trial.suggest_categorical('k', [5, 10, 20]), **image_weight(trial, dataset)},
     }
 
 
@@ -115,7 +110,7 @@ def mgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
 
 SPACES: dict[str, tuple[str, Callable[[optuna.Trial, str], dict[str, dict[str, Any]]]]] = {
     'LIRDRec': ('LIRDRec', lirdrec),
-    'LIRDRec, ours': ('LIRDRec', ours),
+    'SoftmaxLIRDRec': ('SoftmaxLIRDRec', softmax),
     'LightGCN': ('LightGCN', lightgcn),
     'BPRMF': ('BPRMF', factors),
     'VBPR': ('VBPR', factors),
@@ -144,7 +139,11 @@ def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) 
                 return float(other.value or 0)
         job = run.job(dataset, model, 0, settings)
         train, val = run.views(job, root, test=False)
-        fitting = {'patience': 10, 'precision': 'bf16' if model == 'LIRDRec' else 'fp32', **settings.get('fit', {})}
+        fitting = {
+            'patience': 10,
+            'precision': 'bf16' if model.endswith('LIRDRec') else 'fp32',
+            **settings.get('fit', {}),
+        }
         result = fit(run.build(job, train), train, val, seed=0, progress=False, **fitting)
         return result.best_value
 
