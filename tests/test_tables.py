@@ -1,4 +1,30 @@
+import pandas as pd
+import pytest
+
 from benchmarks.quality import tables
+
+
+def made(name):
+    return tables.render(f'before <!-- table: {name} --> old <!-- end --> after')
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, 'RESULTS', tmp_path)
+    return tmp_path
+
+
+def runs(path, experiment, dataset, **variants):
+    r"""Writes rows, one for each seed, whose metrics are all the given figures."""
+    metrics = ['test_recall@10', 'test_recall@20', 'test_ndcg@10', 'test_ndcg@20']
+    pd.DataFrame(
+        [
+            {'experiment': experiment, 'dataset': dataset, 'variant': variant, 'seed': seed}
+            | {'best_epoch': 3, 'seconds': 7.0, **dict.fromkeys(metrics, value)}
+            for variant, values in variants.items()
+            for seed, value in enumerate(values)
+        ]
+    ).to_csv(path / 'runs.csv', index=False)
 
 
 def test_the_tables_are_made_of_the_rows():
@@ -8,3 +34,71 @@ def test_the_tables_are_made_of_the_rows():
         text = path.read_text()
         assert tables.render(text) == text, f'{path.name}: run `python -m benchmarks.quality.tables`'
     assert '<!-- table: ' in (tables.ROOT / 'README.md').read_text()
+
+
+def test_tables_without_rows_say_so(results):
+    for name in ('cold-scientific', 'faithful', 'main-fake'):
+        assert made(name) == f'before <!-- table: {name} -->\n\n*No rows yet.*\n\n<!-- end --> after'
+    runs(results, 'main', 'fake', LIRDRec=[0.1])
+    assert 'No rows yet' in made('main-other')
+    assert 'No rows yet' in made('transfer-fake')
+    assert 'No rows yet' not in made('main-fake')
+
+
+def test_models_are_ranked_and_tested(results):
+    runs(results, 'main', 'fake', A=[0.3, 0.5], LIRDRec=[0.2, 0.2], B=[0.1])
+    assert '| A (2) | **.4000 ± .1414** |' in made('main-fake')
+    pd.DataFrame(
+        [
+            {'experiment': 'main', 'dataset': 'fake', 'variant': 'A', 'against': 'LIRDRec', 'p': 0.0123},
+            {'experiment': 'main', 'dataset': 'fake', 'variant': 'A', 'against': 'B', 'p': 0.5},
+            {'experiment': 'main', 'dataset': 'other', 'variant': 'B', 'against': 'LIRDRec', 'p': 0.5},
+        ]
+    ).to_csv(results / 'significance.csv', index=False)
+    lines = [line.split('|')[1:-1] for line in made('main-fake').splitlines() if line.startswith('|')][2:]
+    assert [line[0].strip() for line in lines] == ['B (1)', 'LIRDRec (2)', 'A (2)']
+    assert [line[4].strip() for line in lines] == ['.1000', '*.2000 ± .0000*', '**.4000 ± .1414**']
+    assert [line[5].strip() for line in lines] == ['', '', '0.01']
+    assert [line[7].strip() for line in lines] == ['7', '7', '7']
+
+
+def test_changes_are_relative(results):
+    runs(results, 'ablation', 'fake', LIRDRec=[0.19, 0.21], softmax=[0.21, 0.23])
+    assert '| softmax (2) | .2200 ± .0141 | .2200 ± .0141 | +10.0% |  | 3 |' in made('ablation-fake')
+    names = {'LightGCN': [0.2], 'content': [0.3], 'noise 2': [0.25], 'permute 0.25': [0.1], 'columns 0.02': [0.2]}
+    runs(results, 'transfer', 'fake', **names, **{'titles alone': [0.2]})
+    found = made('transfer-fake')
+    assert '| LIRDRec: all content (1) | .3000 | .3000 | +50.0% |' in found
+    assert '| noise of 2 times the length of the features (1) | .2500 | .2500 | +25.0% |' in found
+    assert '| 25% of the items with traded features (1) | .1000 | .1000 | -50.0% |' in found
+    assert '| 2% of the columns (1) |' in found
+    assert '| titles alone (1) |' in found
+
+
+def test_weights_are_the_last_and_warnings_counted(results):
+    pd.DataFrame(
+        [
+            {'dataset': 'fake', 'variant': 'ema', 'seed': seed, 'epoch': epoch, 'view': view, 'mean': mean, 'std': 0.1}
+            | {'warning': 'collapsed' if seed else ''}
+            for seed in (0, 1)
+            for epoch, weight in ((1, 0.5), (2, 0.9))
+            for view, mean in (('text', weight), ('shared', 1 - weight))
+        ]
+    ).to_csv(results / 'pwc.csv', index=False)
+    assert "| 'ema' (2) | 0.90 ± 0.10 | 0.10 ± 0.10 | 1 |" in made('pwc-fake')
+
+
+def test_cold_items_stand_beside_chance(results):
+    pd.DataFrame(
+        [
+            {'dataset': 'fake', 'model': 'LIRDRec', 'item_graph': graph, 'id_rows': '', 'seed': 0, 'cold_items': 40}
+            | dict.fromkeys(['cold_recall@20', 'cold_ndcg@20', 'all_recall@20'], 0.25)
+            for graph in ('knn', 'none', 'shuffled')
+        ]
+    ).to_csv(results / 'cold.csv', index=False)
+    names = [line.split('|')[1].strip() for line in made('cold-fake').splitlines() if line.startswith('|')]
+    assert names[2:] == [
+        'LIRDRec (1)', 'LIRDRec, no item graph (1)', 'LIRDRec, shuffled item graph (1)', 'by chance',
+    ]  # fmt: skip
+    assert '| by chance | .5000 |' in made('cold-fake')
+    assert '| fake: LIRDRec, no item graph (1) | .2500 |' in made('cold')

@@ -6,44 +6,47 @@ python -m benchmarks.quality.figures --only ablation transfer
 
 import argparse
 import importlib.util
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 
 matplotlib.use('Agg')
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
-from benchmarks.speed import knn, propagation, scaling
+from benchmarks.markdown import read
+from benchmarks.quality.tables import NAMES
+from benchmarks.speed import knn, propagation, ranking, scaling
 
 ROOT = Path(__file__).parents[2]
 QUALITY = ROOT / 'benchmarks' / 'quality' / 'results'
 SPEED = ROOT / 'benchmarks' / 'speed' / 'results'
-NAMES = {'scientific': 'Scientific', 'movielens': 'MovieLens-100K', 'microlens_50k': 'MicroLens-50k'}
 
 
-def experiment(name: str) -> pd.DataFrame:
-    r"""Returns the rows of an experiment of ``run.py``."""
-    rows = pd.read_csv(QUALITY / 'runs.csv')
-    rows = rows[rows['experiment'] == name]
-    if rows.empty:
-        raise FileNotFoundError(f"no rows of '{name}'")
-    return rows
+def save(figure: Figure, path: Path) -> None:
+    r"""Writes a figure, whole or not at all."""
+    temporary = path.with_name(f'{path.stem}.tmp{path.suffix}')
+    figure.savefig(temporary, dpi=120)
+    temporary.replace(path)
 
 
 def seeds(rows: pd.DataFrame) -> str:
     r"""Returns how many seeds each variant has."""
     count = rows.groupby('variant')['seed'].nunique()
-    return f'{count.min()} seeds' if count.min() == count.max() else f'{count.min()} to {count.max()} seeds'
+    least, most = count.min(), count.max()
+    return f'{least} to {most} seeds' if least < most else f'{most} seed{"s" if most > 1 else ""}'
 
 
 def main_models(path: Path) -> None:
     r"""Draws ndcg@20 of each model on each dataset."""
-    rows = experiment('main')
+    rows = read(QUALITY / 'runs.csv', experiment='main')
     panels(rows, path, 'test ndcg@20', lambda part: part, 'Settings chosen on validation')
 
 
@@ -54,7 +57,13 @@ def ablation(path: Path) -> None:
         base = part[part['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
         return part.assign(**{'test_ndcg@20': 100 * (part['test_ndcg@20'] / base - 1)})
 
-    panels(experiment('ablation'), path, 'test ndcg@20 against LIRDRec, %', relative, 'One change at a time')
+    panels(
+        read(QUALITY / 'runs.csv', experiment='ablation'),
+        path,
+        'test ndcg@20 against LIRDRec, %',
+        relative,
+        'One change at a time',
+    )
 
 
 def panels(rows: pd.DataFrame, path: Path, label: str, change: Callable[[Any], Any], title: str) -> None:
@@ -71,14 +80,15 @@ def panels(rows: pd.DataFrame, path: Path, label: str, change: Callable[[Any], A
         axis.barh([str(variant) for variant in group.index], group['mean'], xerr=group['std'], color=colors, capsize=2)
         axis.set_title(f'{NAMES.get(name, name)}, {seeds(part)}')
         axis.set_xlabel(f'{label} (mean ± sd)')
+        axis.margins(y=0.01)
         axis.grid(alpha=0.3, axis='x')
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def transfer(path: Path) -> None:
     r"""Draws LIRDRec on worse and worse content against LightGCN, which sees none, and where they cross."""
-    rows = experiment('transfer')
+    rows = read(QUALITY / 'runs.csv', experiment='transfer')
     kinds = {
         'noise': ('length of the noise added to unit features', 0.0),
         'permute': ('share of items with traded features', 0.0),
@@ -102,24 +112,37 @@ def transfer(path: Path) -> None:
             level, mean, std = zip(*sorted(points), strict=True)
             axis.errorbar(level, mean, yerr=std, marker='o', capsize=2, label='LIRDRec')
             axis.axhline(base['mean'], color='C1', label='LightGCN, item IDs and no content')
+            if 'titles alone' in group.index:
+                axis.axhline(
+                    group.loc['titles alone', 'mean'], color='C0', linestyle='--', label='LIRDRec, titles alone'
+                )
             axis.axhspan(base['mean'] - base['std'], base['mean'] + base['std'], color='C1', alpha=0.2)
-            for a, b in zip(range(len(level)), range(1, len(level)), strict=False):
-                over, under = mean[a] - base['mean'], mean[b] - base['mean']
-                if over * under < 0:
-                    at = level[a] + (level[b] - level[a]) * over / (over - under)
-                    axis.axvline(at, color='black', linestyle=':')
-                    axis.annotate(f'{at:.2g}', (at, base['mean']), xytext=(4, 4), textcoords='offset points')
+            scale = np.log if kind == 'columns' else np.asarray
+            for at in crossings(scale(level), np.asarray(mean) - base['mean']):
+                at = np.exp(at) if kind == 'columns' else at
+                axis.axvline(at, color='black', linestyle=':')
+                axis.text(at, 0.03, f' {at:.2g}', transform=axis.get_xaxis_transform())
+            if kind == 'columns':
+                axis.set_xscale('log')
             axis.set_xlabel(label)
             axis.grid(alpha=0.3)
         line[0].set_ylabel('test ndcg@20 (mean ± sd)')
         line[1].set_title(f'{NAMES.get(dataset, dataset)}, {seeds(part)}; dotted: where they cross')
-    axes[0, 0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
+    save(figure, path)
+
+
+def crossings(x: Any, y: Any) -> list[float]:
+    r"""Returns where the line through some points is zero."""
+    points = list(zip(x, y, strict=True))
+    return [
+        a + (b - a) * over / (over - under) for (a, over), (b, under) in itertools.pairwise(points) if over * under < 0
+    ]
 
 
 def pwc(path: Path) -> None:
     r"""Draws the mean weight of each view over the epochs, and the spread over users."""
-    rows = pd.read_csv(QUALITY / 'pwc.csv')
+    rows = read(QUALITY / 'pwc.csv')
     datasets, variants = list(dict.fromkeys(rows['dataset'])), list(dict.fromkeys(rows['variant']))
     figure, axes = plt.subplots(
         len(datasets), len(variants), figsize=(2.5 * len(variants) + 1, 2.7 * len(datasets)), layout='constrained',
@@ -141,7 +164,7 @@ def pwc(path: Path) -> None:
     for axis in axes[-1]:
         axis.set_xlabel('epoch')
     figure.suptitle(f'Weights of the views by variant of PWC, mean of {rows["seed"].nunique()} seeds')
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def cold(path: Path) -> None:
@@ -171,11 +194,34 @@ def found(path: Path) -> Path:
     return path
 
 
+def time_to_quality(path: Path) -> None:
+    r"""Draws the seconds until validation recall@20 is a share of the straightforward implementation's best."""
+    rows = read(SPEED / 'time_to_quality.csv', dataset='scientific')
+    names = list(dict.fromkeys(rows['competitor']))[::-1]
+    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.45 * len(names)), layout='constrained')
+    for number, share in enumerate((90, 95, 100)):
+        for place, name in enumerate(names):
+            seconds = rows[rows['competitor'] == name][f'seconds_to_{share}%']
+            label = f'{share} % of its recall@20' if place == 0 else None
+            y, median = place + 0.27 * (1 - number), seconds.median()
+            axes.barh(y, median if np.isfinite(median) else 0, 0.25, color=f'C{number}', label=label)
+            axes.plot(seconds, [y] * len(seconds), 'k.', markersize=4)
+            if not np.isfinite(median):
+                axes.annotate('not reached', (0, y), xytext=(4, 0), textcoords='offset points', fontsize=7, va='center')
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel('seconds of training and validation (bars: median; dots: seeds)')
+    title = f'Time to the quality of the straightforward implementation, {rows["threads"].iloc[0]} threads'
+    axes.set_title(title, loc='right', fontsize=11)
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3, axis='x')
+    save(figure, path)
+
+
 def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
     r"""Returns what draws the rows of a speed benchmark, as itself does."""
 
     def draw(path: Path) -> None:
-        module.plot(pd.read_csv(found(SPEED / f'{name}.csv')).to_dict('records'), path)
+        module.plot(read(SPEED / f'{name}.csv').to_dict('records'), path)
 
     return draw
 
@@ -190,6 +236,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     'propagation': speed(propagation, 'propagation'),
     'scaling': speed(scaling, 'scaling'),
     'knn': speed(knn, 'knn'),
+    'ranking': speed(ranking, 'ranking'),
+    'time_to_quality': time_to_quality,
 }
 
 

@@ -1,13 +1,14 @@
 r"""Tests whether models differ: pairs the ndcg@20 of each test user, averaged over the seeds, by Wilcoxon's signed-rank
 test, and writes ``results/significance.csv``.
 
-    python -m benchmarks.quality.significance --experiment main --against LIRDRec
+    python -m benchmarks.quality.significance --experiment main ablation --against LIRDRec
 
 The metrics of each user are those that ``run.py`` keeps in ``runs/users``; variants without them are left out.
 """
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +58,18 @@ def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--experiment', default='main', help='default: %(default)s')
+    parser.add_argument('--experiment', nargs='+', default=['main', 'ablation'], help='default: %(default)s')
     parser.add_argument('--against', default='LIRDRec', help='a variant (default: %(default)s)')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of run.py')
     parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')
     args = parser.parse_args()
     rows = pd.read_csv(args.rows, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
-    table = pd.DataFrame(compare(rows, args.experiment, args.against))
-    if args.out.is_file():
-        old = pd.read_csv(args.out)
-        table = pd.concat([old[(old['experiment'] != args.experiment) | (old['against'] != args.against)], table])
+    table = pd.DataFrame([row for name in args.experiment for row in compare(rows, name, args.against)])
+    if args.out.is_file():  # where the metrics of each user are gone, what was found before stays
+        table = pd.concat([pd.read_csv(args.out), table])
+    if table.empty:
+        sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' in runs/users")
+    table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last')
     temporary = args.out.with_suffix('.tmp')
     table.to_csv(temporary, index=False)
     os.replace(temporary, args.out)

@@ -1,20 +1,25 @@
 r"""Writes the tables of the README and of ``docs`` from the rows in ``benchmarks/*/results``: replaces what stands
-between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+between ``<!-- table: NAME -->`` and ``<!-- end -->``, where some names end in ``-DATASET``. One without rows says so.
 
-    python benchmarks/quality/tables.py
-    python benchmarks/quality/tables.py --check
+    python -m benchmarks.quality.tables
+    python -m benchmarks.quality.tables --check
 """
 
 import argparse
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.markdown import read, spread, table
+from benchmarks.speed import tables as speed
+
 ROOT = Path(__file__).parents[2]
-QUALITY = ROOT / 'benchmarks' / 'quality' / 'results'
-SPEED = ROOT / 'benchmarks' / 'speed' / 'results'
+RESULTS = Path(__file__).parent / 'results'
+NAMES = {'scientific': 'Scientific', 'movielens': 'MovieLens-100K', 'microlens_50k': 'MicroLens-50k'}
 
 
 def main() -> None:
@@ -26,8 +31,10 @@ def main() -> None:
         new = render(old)
         if args.check and new != old:
             sys.exit(f'{path} is not what {Path(__file__).name} writes: run it')
-        if not args.check:
-            path.write_text(new)
+        if new != old:
+            temporary = path.with_suffix('.tmp')
+            temporary.write_text(new)
+            os.replace(temporary, path)
 
 
 def pages() -> list[Path]:
@@ -38,48 +45,40 @@ def pages() -> list[Path]:
 def render(text: str) -> str:
     r"""Returns a text with all its tables made anew."""
 
-    def table(match: re.Match[str]) -> str:
-        return f'<!-- table: {match[1]} -->\n\n{TABLES[match[1]]()}\n\n<!-- end -->'
+    def made(match: re.Match[str]) -> str:
+        name, *dataset = match[1].split('-')
+        try:
+            lines = TABLES[name](*dataset)
+        except FileNotFoundError:
+            lines = '*No rows yet.*'
+        return f'<!-- table: {match[1]} -->\n\n{lines}\n\n<!-- end -->'
 
-    return re.sub(r'<!-- table: (\S+) -->.*?<!-- end -->', table, text, flags=re.DOTALL)
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    r"""Returns a table whose first column is of names and whose others are of figures."""
-    lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
-def spread(values: 'pd.Series[float]') -> str:
-    r"""Returns mean ± standard deviation without the leading zeros."""
-    mean = f'{values.mean():.4f}'.removeprefix('0')
-    return mean if len(values) < 2 else f'{mean} ± {values.std():.4f}'.replace('± 0', '± ')
+    return re.sub(r'<!-- table: (\S+) -->.*?<!-- end -->', made, text, flags=re.DOTALL)
 
 
 def faithful() -> str:
     r"""LIRDRec in the paper's configuration on Scientific, beside what is known of the released implementation."""
-    rows = pd.read_csv(QUALITY / 'scientific.csv')
+    rows = read(RESULTS / 'scientific.csv')
     metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
     ours = [f'LIRDRec, ours ({len(rows)} seeds)'] + [spread(rows[f'test_{metric}']) for metric in metrics]
     known = ['LIRDRec, released implementation (1 seed)', '', '.1914', '', '.0877']
-    return markdown(['model', *metrics], [ours, known])
+    return table(['model', *metrics], [ours, known])
 
 
 def text() -> str:
     r"""LIRDRec and LightGCN on the larger Scientific, with text features of our own route."""
-    rows = pd.read_csv(QUALITY / 'runs.csv')
-    rows = rows[rows['experiment'] == 'text']
+    rows = read(RESULTS / 'runs.csv', experiment='text')
     metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
     lines = []
     for variant in ('LightGCN', 'LIRDRec'):
         part = rows[rows['variant'] == variant]
         lines.append([f'{variant} ({len(part)} seeds)'] + [spread(part[f'test_{metric}']) for metric in metrics])
-    return markdown(['model', *metrics], lines)
+    return table(['model', *metrics], lines)
 
 
 def missing() -> str:
     r"""Items without an image, marked as such or given the mean of the others."""
-    rows = pd.read_csv(QUALITY / 'missing.csv')
+    rows = read(RESULTS / 'missing.csv')
     names = {'mask': 'masked (ours)', 'mean': 'mean vector (released preprocessing)'}
     lines = []
     for weight in sorted(rows['image_weight'].unique()):
@@ -89,24 +88,13 @@ def missing() -> str:
             share = part['image_neighbours_also_lacking'].mean()
             lines.append([name, f'{weight:g}', *cells, f'{share:.0%}'])
     header = ['items without an image', 'image weight', 'recall@20', 'ndcg@20', 'recall@20 of these items']
-    return markdown([*header, 'their image neighbours that lack one, too'], lines)
+    return table([*header, 'their image neighbours that lack one, too'], lines)
 
 
-def epoch() -> str:
-    r"""An epoch and a validation at Baby's size, against the straightforward implementation."""
-    rows = pd.read_csv(SPEED / 'train_epoch.csv')
-    lines = [
-        [row.competitor, f'{row.epoch_and_validation_s:.1f}', f'{row.times_faster:.1f}'] for row in rows.itertuples()
-    ]
-    return markdown(['', 'seconds', 'times faster'], lines)
-
-
-def main_models(dataset: str) -> str:
+def models(dataset: str) -> str:
     r"""All models on a dataset, settings chosen on validation; the best bold, the second best italic."""
-    rows = pd.read_csv(QUALITY / 'runs.csv')
-    rows = rows[(rows['experiment'] == 'main') & (rows['dataset'] == dataset)]
-    tests = pd.read_csv(QUALITY / 'significance.csv')
-    tests = tests[(tests['experiment'] == 'main') & (tests['dataset'] == dataset)].set_index('variant')
+    rows = read(RESULTS / 'runs.csv', experiment='main', dataset=dataset)
+    p = p_values('main', dataset)
     metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
     means = rows.groupby('variant')[[f'test_{metric}' for metric in metrics]].mean()
     lines = []
@@ -117,170 +105,111 @@ def main_models(dataset: str) -> str:
             place = int((means[f'test_{metric}'] > means.loc[variant, f'test_{metric}']).sum())
             mark = {0: '**', 1: '*'}.get(place, '')
             cells.append(f'{mark}{spread(part[f"test_{metric}"])}{mark}')
-        p = f'{tests.loc[variant, "p"]:.1g}' if variant in tests.index else ''
-        lines.append([f'{variant} ({len(part)})', *cells, p, f'{part["best_epoch"].mean():.0f}'])
-    return markdown(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch'], lines)
+        cells += [p.get(variant, ''), f'{part["best_epoch"].mean():.0f}']
+        lines.append([f'{variant} ({len(part)})', *cells])
+    return table(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch'], lines)
+
+
+def p_values(experiment: str, dataset: str) -> dict[str, str]:
+    r"""Returns the p of each variant against LIRDRec, as far as it was tested."""
+    path = RESULTS / 'significance.csv'
+    if not path.is_file():
+        return {}
+    rows = pd.read_csv(path)
+    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset) & (rows['against'] == 'LIRDRec')]
+    return {variant: f'{p:.1g}' for variant, p in zip(rows['variant'], rows['p'], strict=True)}
 
 
 def ablation(dataset: str) -> str:
     r"""One change at a time, against the paper's configuration."""
-    rows = pd.read_csv(QUALITY / 'runs.csv')
-    rows = rows[(rows['experiment'] == 'ablation') & (rows['dataset'] == dataset)]
+    rows = read(RESULTS / 'runs.csv', experiment='ablation', dataset=dataset)
+    p = p_values('ablation', dataset)
     base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
     lines = []
-    for variant in dict.fromkeys(rows['variant']):
-        part = rows[rows['variant'] == variant]
+    for variant, part in rows.groupby('variant', sort=False):
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
-        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change]
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(str(variant), '')]
         lines.append([f'{variant} ({len(part)})', *cells, f'{part["best_epoch"].mean():.0f}'])
-    return markdown(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'best epoch'], lines)
+    return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch'], lines)
 
 
-def cold() -> str:
-    r"""One item in five never seen in training."""
-    rows = pd.read_csv(QUALITY / 'cold.csv').fillna('')
+def pwc(dataset: str) -> str:
+    r"""The weights of the views that each variant of PWC ends with, and how often the monitor warned."""
+    rows = read(RESULTS / 'pwc.csv', dataset=dataset)
+    views = list(dict.fromkeys(rows['view']))
     lines = []
-    for (dataset, model, graph, ids), part in rows.groupby(['dataset', 'model', 'item_graph', 'id_rows'], sort=False):
-        name = ', '.join(
-            filter(None, [model, {'': '', 'knn': ''}.get(graph, f'{graph} item graph'), ids and f'{ids} IDs'])
-        )
-        cells = [spread(part[metric]) for metric in ('cold_recall@20', 'cold_ndcg@20', 'all_recall@20')]
-        lines.append([f'{dataset}: {name} ({len(part)})', *cells])
+    for variant, part in rows.groupby('variant', sort=False):
+        last = part[part['epoch'] == part['epoch'].max()]
+        cells = []
+        for view in views:
+            mean = last[last['view'] == view].mean(numeric_only=True)
+            cells.append(f'{mean["mean"]:.2f} ± {mean["std"]:.2f}')
+        warned = last[last['warning'].notna()]['seed'].nunique()
+        lines.append([f"'{variant}' ({last['seed'].nunique()})", *cells, f'{warned}'])
+    return table(['variant (seeds)', *views, 'seeds with a warning'], lines)
+
+
+def cold(dataset: str = '') -> str:
+    r"""One item in five never seen in training; on all datasets, or on one."""
+    rows = read(RESULTS / 'cold.csv', **({'dataset': dataset} if dataset else {}))
+    rows = rows.astype({'item_graph': object, 'id_rows': object}).fillna({'item_graph': '', 'id_rows': ''})
+    lines = []
+    for on, group in rows.groupby('dataset', sort=False):
+        where = '' if dataset else f'{NAMES.get(str(on), on)}: '
+        for (model, graph, ids), part in group.groupby(['model', 'item_graph', 'id_rows'], sort=False):
+            graph = {'': '', 'knn': '', 'none': 'no item graph'}.get(graph, f'{graph} item graph')
+            name = ', '.join(filter(None, [model, graph, ids and f'{ids} IDs']))
+            cells = [spread(part[metric]) for metric in ('cold_recall@20', 'cold_ndcg@20', 'all_recall@20')]
+            lines.append([f'{where}{name} ({len(part)})', *cells])
+        chance = (20 / group['cold_items']).clip(upper=1).mean()
+        lines.append([f'{where}by chance', f'{chance:.4f}'.removeprefix('0'), '', ''])
     header = ['model (seeds)', 'recall@20 among cold items', 'ndcg@20 among cold items', 'recall@20 among all items']
-    return markdown(header, lines)
+    return table(header, lines)
+
+
+def transfer(dataset: str) -> str:
+    r"""Content made less informative, against LightGCN, which sees none."""
+    rows = read(RESULTS / 'runs.csv', experiment='transfer', dataset=dataset)
+    base = rows[rows['variant'] == 'LightGCN']['test_ndcg@20'].mean()
+    lines = []
+    for variant, part in rows.groupby('variant', sort=False):
+        change = '' if variant == 'LightGCN' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
+        lines.append(
+            [
+                f'{content(str(variant))} ({len(part)})',
+                spread(part['test_recall@20']),
+                spread(part['test_ndcg@20']),
+                change,
+            ]
+        )
+    return table(['content (seeds)', 'recall@20', 'ndcg@20', 'against LightGCN'], lines)
+
+
+def content(variant: str) -> str:
+    r"""Returns what a variant of the experiment ``transfer`` sees, in words."""
+    known = {'LightGCN': 'LightGCN: item IDs and no content', 'content': 'LIRDRec: all content'}
+    kind, _, level = variant.partition(' ')
+    if kind == 'noise':
+        return f'noise of {level} times the length of the features'
+    if kind == 'permute':
+        return f'{float(level):.0%} of the items with traded features'
+    if kind == 'columns':
+        return f'{float(level):.0%} of the columns'
+    return known.get(variant, variant)
 
 
 def precision() -> str:
     r"""Half precision and compressed features on Scientific."""
-    rows = pd.read_csv(QUALITY / 'runs.csv')
-    rows = rows[rows['experiment'] == 'precision']
     lines = [
         [f'{variant} ({len(part)})', spread(part['test_recall@20']), spread(part['test_ndcg@20'])]
-        for variant, part in rows.groupby('variant', sort=False)
+        for variant, part in read(RESULTS / 'runs.csv', experiment='precision').groupby('variant', sort=False)
     ]
-    return markdown(['(seeds)', 'recall@20', 'ndcg@20'], lines)
-
-
-def propagation() -> str:
-    r"""Forward and backward at Baby's size with 192 columns."""
-    rows = pd.read_csv(SPEED / 'propagation.csv')
-    rows = rows[(rows['graph'] == 'baby') & (rows['width'] == 192) & (rows['pass'] == 'forward + backward')]
-    lines = []
-    for kernel in dict.fromkeys(rows['kernel']):
-        cells = []
-        for layers in (0, 2):
-            row = rows[(rows['kernel'] == kernel) & (rows['layers'] == layers)].iloc[0]
-            cells += [f'{row["ms"]:.1f}', f'{row["torch_sparse_ratio"]:.1f}', f'{row["torch_csr_ratio"]:.1f}']
-        lines.append([kernel, *cells])
-    header = ['', 'one product, ms', '× torch_sparse', '× torch CSR', 'two layers, ms', '× torch_sparse', '× torch CSR']
-    return markdown(header, lines)
-
-
-def ranking() -> str:
-    r"""Full ranking of all users with all metrics."""
-    rows = pd.read_csv(SPEED / 'ranking.csv')
-    lines = [
-        [
-            f'{row["size"]}, {row["implementation"]}',
-            f'{row["users"]:,}',
-            f'{row["items"]:,}',
-            f'{row["seconds"]:.2f}',
-            f'{row["extra_mib"]:.0f}',
-            f'{row["times_faster"]:.1f}',
-        ]
-        for _, row in rows.iterrows()
-    ]
-    return markdown(['', 'users', 'items', 'seconds', 'MiB beyond embeddings', 'times faster'], lines)
-
-
-def knn() -> str:
-    r"""The search for the item graph."""
-    rows = pd.read_csv(SPEED / 'knn.csv')
-    lines = [
-        [
-            f'{row["items"]:,} × {row["width"]}, {row["competitor"]}',
-            f'{row["seconds"]:.1f}',
-            f'{row["recall"]:.3f}',
-            f'{row["extra_mib"]:.0f}',
-        ]
-        for _, row in rows.iterrows()
-    ]
-    return markdown(['', 'seconds', 'recall', 'MiB beyond features'], lines)
-
-
-def memory() -> str:
-    r"""Peak memory of training."""
-    rows = pd.read_csv(SPEED / 'memory.csv')
-    lines = [
-        [
-            f'{row["size"]}, {row["precision"]}',
-            f'{row["users"]:,}',
-            f'{row["items"]:,}',
-            f'{row["interactions"]:,}',
-            f'{row["features_gib"]:.2f}',
-            f'{row["with_validation_gib"]:.2f}',
-            f'{row["epoch_s"]:.0f}',
-        ]
-        for _, row in rows.iterrows()
-    ]
-    header = ['size', 'users', 'items', 'interactions', 'features, GiB', 'peak of the process, GiB', 'epoch, s']
-    return markdown(header, lines)
-
-
-def time_to_quality() -> str:
-    r"""Seconds until validation recall@20 is that of the straightforward implementation's best."""
-    rows = pd.read_csv(SPEED / 'time_to_quality.csv')
-    columns = ['seconds_to_90%', 'seconds_to_95%', 'seconds_to_100%']
-    lines = []
-    for name, part in rows.groupby('competitor', sort=False):
-        cells = [f'{part[column].median():.1f}'.replace('inf', 'never') for column in columns]
-        best = f'{part["best_val_recall@20"].mean():.4f}'.removeprefix('0')
-        lines.append([f'{name} ({len(part)})', f'{part["seconds_an_epoch"].median():.2f}', best, *cells])
-    header = ['(seeds)', 'seconds an epoch', 'best validation recall@20', 'seconds to 90 %', 'to 95 %', 'to 100 %']
-    return markdown(header, lines)
-
-
-def scale() -> str:
-    r"""Catalogues that outgrow full-graph training."""
-    rows = pd.read_csv(SPEED / 'scale.csv')
-    lines = [
-        [
-            f'{row["items"]:,}',
-            f'{row["users"]:,}',
-            f'{row["interactions"]:,}',
-            f'{row["knn_s"]:.0f}',
-            f'{row["knn_recall"]:.3f}',
-            f'{row["step_s"]:.2f}',
-            f'{row["epoch_s"] / 60:.0f}',
-            f'{row["inference_s"]:.0f}',
-            f'{row["inference_peak_gib"]:.1f}',
-        ]
-        for _, row in rows.iterrows()
-    ]
-    header = ['items', 'users', 'interactions', 'item graph, s', 'its recall', 'step, s', 'epoch, min', 'inference, s']
-    return markdown([*header, 'peak, GiB'], lines)
-
-
-def retrieval() -> str:
-    r"""Indexes of the Retriever."""
-    rows = pd.read_csv(SPEED / 'retrieval.csv')
-    lines = [
-        [
-            f'{row["items"]:,}, {row["index"]} {row["settings"].strip("{}")}',
-            f'{row["recall@20"]:.3f}',
-            f'{row["p50_ms"]:.2f}',
-            f'{row["p99_ms"]:.2f}',
-            f'{row["batch_users_per_s"]:,}',
-            f'{row["build_s"]:.0f}',
-        ]
-        for _, row in rows.iterrows()
-    ]
-    return markdown(['items, index', 'recall@20', 'p50, ms', 'p99, ms', 'users a second in batches', 'build, s'], lines)
+    return table(['(seeds)', 'recall@20', 'ndcg@20'], lines)
 
 
 def onboard() -> str:
     r"""Items onboarded, or there from the start."""
-    rows = pd.read_csv(QUALITY / 'onboard.csv')
+    rows = read(RESULTS / 'onboard.csv')
     lines = []
     for (dataset, method), part in rows.groupby(['dataset', 'method'], sort=False):
         cells = ['', ''] if dataset == 'generated' else [spread(part[f'{key}_recall@20']) for key in ('cold', 'all')]
@@ -296,28 +225,29 @@ def onboard() -> str:
         'seconds',
         'largest change of the others',
     ]
-    return markdown(header, lines)
+    return table(header, lines)
 
 
-TABLES = {
-    'onboard': onboard,
+TABLES: dict[str, Callable[..., str]] = {
     'faithful': faithful,
     'text': text,
     'missing': missing,
-    'epoch': epoch,
-    'main-scientific': lambda: main_models('scientific'),
-    'main-movielens': lambda: main_models('movielens'),
-    'ablation-scientific': lambda: ablation('scientific'),
-    'ablation-movielens': lambda: ablation('movielens'),
+    'main': models,
+    'ablation': ablation,
+    'pwc': pwc,
     'cold': cold,
+    'transfer': transfer,
     'precision': precision,
-    'propagation': propagation,
-    'ranking': ranking,
-    'knn': knn,
-    'memory': memory,
-    'time_to_quality': time_to_quality,
-    'scale': scale,
-    'retrieval': retrieval,
+    'onboard': onboard,
+    'epoch': speed.epoch,
+    'propagation': speed.propagation,
+    'ranking': speed.ranking,
+    'knn': speed.knn,
+    'memory': speed.memory,
+    'time_to_quality': speed.time_to_quality,
+    'scaling': speed.scaling,
+    'scale': speed.scale,
+    'retrieval': speed.retrieval,
 }
 
 if __name__ == '__main__':
