@@ -127,9 +127,10 @@ def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) 
         study_name=f'{dataset}: {name}',
         storage=storage,
         direction='maximize',
-        sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=max(4, trials // 2)),
         load_if_exists=True,
     )
+    # A study that goes on must not draw again what it began with.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.trials), n_startup_trials=max(4, trials // 2))
 
     def objective(trial: optuna.Trial) -> float:
         settings = space(trial, dataset)
