@@ -79,12 +79,13 @@ def test_retrieval_quick(tmp_path):
 def test_quick_kernels(script, tmp_path):
     rows = tmp_path / 'rows.csv'
     args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(rows)]
-    args += ['--plot', str(tmp_path / 'plot.png')]
+    args += ['--plot', str(tmp_path / 'plot.png'), '--profile', str(tmp_path / 'trace.json')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     with rows.open(newline='') as file:
         table = list(csv.DictReader(file))
     assert (tmp_path / 'plot.png').stat().st_size > 5000
+    assert (tmp_path / 'trace.json').stat().st_size > 1000
     assert all(row['torch'] == torch.__version__ for row in table)
     time = {'propagation': 'ms', 'ranking': 'seconds', 'knn': 'seconds', 'scaling': 'step_ms'}[script]
     assert all(float(row[time]) > 0 for row in table)

@@ -6,7 +6,8 @@ time around a base, on generated graphs with power-law popularity.
     python -m benchmarks.speed.scaling --quick
 
 Each point is a process of its own, whose peak is its own, too; ``peak_mib`` is what it holds beyond the libraries. A
-step has 2,048 triplets. Points that would take more than --max-gib are left out, and named.
+step has 2,048 triplets. Points that would take more than --max-gib are left out, and named. With ``--device cuda`` the
+peak is that of the device's memory.
 """
 
 import argparse
@@ -60,28 +61,35 @@ def prepare(point: dict[str, int]) -> HeteroData:
     return InteractionGraph()(DCT()(data))
 
 
-def measure(point: dict[str, int], steps: int) -> rows.Row:
-    r"""Returns the median of some steps and the peak of this process."""
+def measure(point: dict[str, int], steps: int, device: str, profile: str | None) -> rows.Row:
+    r"""Returns the median of some steps and the peak of this process, or of the device."""
     start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    train = prepare(point)
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=point['width'], num_layers=point['layers'])
+    train = prepare(point).to(device)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=point['width'], num_layers=point['layers']).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     sampler = BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, seed=0)
-    batch = next(iter(sampler))
+    batch = [index.to(device) for index in next(iter(sampler))]
 
     def step() -> None:
         optimizer.zero_grad()
         model.loss(train, *batch).backward()
         optimizer.step()
 
-    seconds = statistics.median(rows.timed(step, steps))
+    seconds = statistics.median(rows.timed(step, steps, device))
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
+    if device.startswith('cuda'):
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    if profile is not None:
+        with torch.profiler.profile() as trace:
+            step()
+        trace.export_chrome_trace(profile)
     return {'users': train[USER].num_nodes, 'step_ms': round(1e3 * seconds, 2), 'peak_mib': round(peak), 'steps': steps}
 
 
-def child(point: dict[str, int], steps: int) -> rows.Row:
+def child(point: dict[str, int], steps: int, device: str, profile: Path | None) -> rows.Row:
     r"""Measures in another process."""
-    args = [sys.executable, '-m', 'benchmarks.speed.scaling', '--point', json.dumps(point | {'steps': steps})]
+    task = {'point': point, 'steps': steps, 'device': device, 'profile': profile and str(profile)}
+    args = [sys.executable, '-m', 'benchmarks.speed.scaling', '--task', json.dumps(task)]
     result = subprocess.run(args, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise RuntimeError(f'{point} failed: {result.stderr[-2000:]}')
@@ -96,10 +104,12 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='one or two small points each; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
     parser.add_argument('--plot', type=Path, help='draw time and memory, as PNG')
-    parser.add_argument('--point', type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument('--profile', type=Path, help='write a trace of a step of the last point, for chrome://tracing')
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
+    parser.add_argument('--task', type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.point:
-        print(json.dumps(measure(args.point, args.point.pop('steps'))))
+    if args.task:
+        print(json.dumps(measure(**args.task)))
         return
     base = BASE if not args.quick else {name: values[0] for name, values in QUICK.items()}
     out = []
@@ -109,8 +119,8 @@ def main() -> None:
             if gib(point) > args.max_gib:
                 print(f'{point}: left out, would take about {gib(point):.0f} GiB')
                 continue
-            row = {'varied': varied, **point} | child(point, 2 if args.quick else args.steps)
-            out.append(row | rows.environment())
+            row = {'varied': varied, **point} | child(point, 2 if args.quick else args.steps, args.device, args.profile)
+            out.append(row | rows.environment(args.device))
             print(rows.table([row], SHOWN), flush=True)
     if args.rows or not args.quick:
         for row in out:
