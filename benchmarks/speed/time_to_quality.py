@@ -11,6 +11,7 @@ them. ``inf`` means never reached.
 import argparse
 import math
 import time
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from benchmarks.speed.straightforward import Trainer
 from lirdrec_pyg import LIRDRec, SoftmaxLIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset
 from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS
 
 RESULTS = Path(__file__).parent / 'results' / 'time_to_quality.csv'
 SHARES = [0.9, 0.95, 1.0]
@@ -49,10 +51,16 @@ def straightforward(train: HeteroData, val: HeteroData, seed: int, epochs: int, 
 
 
 def ours(
-    train: HeteroData, val: HeteroData, seed: int, epochs: int, fitting: dict[str, Any], cls: Any = LIRDRec
+    train: HeteroData,
+    val: HeteroData,
+    seed: int,
+    epochs: int,
+    fitting: dict[str, Any],
+    cls: Any = LIRDRec,
+    **kwargs: Any,
 ) -> Curve:
     r"""Trains ours until it stops."""
-    model = cls.from_data(train, seed=seed)
+    model = cls.from_data(train, seed=seed, **kwargs).to(train[INTERACTS].edge_index.device)
     result = fit(model, train, val, epochs=epochs, seed=seed, progress=False, **fitting)
     curve: Curve = []
     seconds = 0.0
@@ -74,7 +82,9 @@ def main() -> None:
     parser.add_argument('--cache-dir', help='where to keep the processed data, if the folder is read-only')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='one run of each for each')
     parser.add_argument('--epochs', type=int, default=1000, help='at most')
+    parser.add_argument('--only', nargs='+', help='beside the straightforward one, those whose names start with these')
     parser.add_argument('--components', type=int, default=128, help='of the compressed one (default: %(default)s)')
+    parser.add_argument('--device', default='cpu', help='of ours (default: %(default)s)')
     parser.add_argument('--quick', action='store_true', help='a small generated dataset; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
     parser.add_argument('--plot', type=Path, help='draw the curves, as PNG')
@@ -93,21 +103,29 @@ def main() -> None:
         content = ItemKNNGraph(k=k, weights={'image': image, 'text': 1 - image})(data)
         return InteractionGraph()(FixedSplit()(DCT()(content if components is None else PCA(components)(content)))[0])
 
-    paper, preset, small = view(10, 0.1), view(5, 0.3), view(5, 0.3, components)
+    paper = view(10, 0.1)
+    ours_paper, preset, small = (
+        train.to(args.device) for train in (copy(paper), view(5, 0.3), view(5, 0.3, components))
+    )
 
     out, curves = [], {}
     for seed in args.seeds[: 1 if args.quick else None]:
         runs = {
             'straightforward': lambda seed=seed: straightforward(paper, val, seed, epochs),
-            'LIRDRec, fp32': lambda seed=seed: ours(paper, val, seed, epochs, {}),
-            'LIRDRec, bf16': lambda seed=seed: ours(paper, val, seed, epochs, HALF),
-            'LIRDRec, bf16, lr 1e-3': lambda seed=seed: ours(paper, val, seed, epochs, {**HALF, 'lr': 1e-3}),
+            'LIRDRec, fp32': lambda seed=seed: ours(ours_paper, val, seed, epochs, {}),
+            'LIRDRec, bf16': lambda seed=seed: ours(ours_paper, val, seed, epochs, HALF),
+            'LIRDRec, bf16, lr 1e-3': lambda seed=seed: ours(ours_paper, val, seed, epochs, {**HALF, 'lr': 1e-3}),
             'SoftmaxLIRDRec, fp32': lambda seed=seed: ours(preset, val, seed, epochs, {}, SoftmaxLIRDRec),
             'SoftmaxLIRDRec, bf16': lambda seed=seed: ours(preset, val, seed, epochs, HALF, SoftmaxLIRDRec),
             f'SoftmaxLIRDRec, bf16, r={components}': lambda seed=seed: ours(
                 small, val, seed, epochs, HALF, SoftmaxLIRDRec
             ),
+            'SoftmaxLIRDRec, bf16, lr 2e-3, batch negatives': lambda seed=seed: ours(
+                preset, val, seed, epochs, {**HALF, 'lr': 2e-3}, SoftmaxLIRDRec, num_negatives='batch'
+            ),
         }
+        if args.only is not None:
+            runs = {name: run for name, run in runs.items() if name.startswith(('straightforward', *args.only))}
         target = math.nan
         for competitor, start in runs.items():
             curve = curves[competitor, seed] = start()
@@ -122,7 +140,7 @@ def main() -> None:
                 row[f'seconds_to_{share:.0%}'] = round(reached(curve, share * target), 2)
             ratio = reached(base, target) / reached(curve, target)
             row['times_faster_to_100%'] = round(ratio, 2)
-            out.append(row | rows.environment())
+            out.append(row | rows.environment(args.device))
             print(rows.table(out[-1:], list(row)), flush=True)
             if args.rows or not args.quick:
                 rows.append(args.rows or RESULTS, out[-1])
