@@ -132,7 +132,8 @@ def content(
         components (int, optional): How many principal components of each modality the encoders read; the item graph is
             that of the whole features.
         only (list of str, optional): The modalities to keep. (default: all)
-        noise (float, optional): The length of random vectors added to the features, whose rows have length one then.
+        noise (float, optional): The length of random vectors added to the features, in lengths of these; the sums are
+            scaled to the length that the features had.
         permute (float, optional): The share of items that trade their features with one another.
         columns (float, optional): The share of columns kept.
         seed (int, optional): The seed of all this.
@@ -185,8 +186,9 @@ def worse(
         if name not in names:
             continue
         if noise:
-            x = torch.nn.functional.normalize(x)
-            x = x + noise / x.size(1) ** 0.5 * torch.randn(x.shape, generator=generator)
+            length = x.norm(dim=1, keepdim=True)
+            x = x + length * noise / x.size(1) ** 0.5 * torch.randn(x.shape, generator=generator)
+            x = torch.nn.functional.normalize(x) * length  # noise is no reason to be longer
         kept = torch.randperm(x.size(1), generator=generator)[: max(round(columns * x.size(1)), 1)]
         data[ITEM][f'x_{name}'] = x[order][:, kept.sort().values]
         if has is not None:
