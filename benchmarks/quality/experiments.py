@@ -31,6 +31,7 @@ def precision(dataset: str) -> Iterator[Job]:
         'fp32': ('LIRDRec', {}),
         'bf16': ('LIRDRec', {'fit': {'precision': 'bf16'}}),
         'bf16, r=128': ('LIRDRec', {'fit': {'precision': 'bf16'}, 'content': {'components': 128}}),
+        'bf16, r=96': ('LIRDRec', {'fit': {'precision': 'bf16'}, 'content': {'components': 96}}),
         'bf16, r=64': ('LIRDRec', {'fit': {'precision': 'bf16'}, 'content': {'components': 64}}),
     }
     return jobs('precision', dataset, variants, range(5))

@@ -5,10 +5,11 @@ straightforward implementation of the same mathematics (``straightforward.py``) 
     python -m benchmarks.speed.train_epoch --root data/graphs --repeats 5 --plot train_epoch.png
     python -m benchmarks.speed.train_epoch --quick
 
-Competitors take turns, an epoch each. The compressed ones keep 128 principal components of each modality.
+Competitors take turns, an epoch each. The compressed ones keep r principal components of each modality.
 """
 
 import argparse
+import functools
 import statistics
 import time
 from collections import defaultdict
@@ -135,8 +136,8 @@ def main() -> None:
     parser.add_argument('--root', type=Path, help='a folder with baby.inter (default: generated interactions)')
     parser.add_argument('--size', default='baby', help='baby, sports, clothing or elec (default: %(default)s)')
     parser.add_argument('--repeats', type=int, default=3, help='epochs of each, after one to warm up')
-    parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=128, bf16 r=128')
-    parser.add_argument('--components', type=int, default=128, help='kept by the compressed ones (%(default)s)')
+    parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=128, …')
+    parser.add_argument('--components', type=int, nargs='+', default=[128, 96], help='r (default: %(default)s)')
     parser.add_argument('--layout', default='csr', help='of the adjacency (default: %(default)s)')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
@@ -147,18 +148,21 @@ def main() -> None:
     scale = 0.01 if args.quick else 1.0
     data, source = interactions(args.size, args.root, scale=scale)
     widths = {'image': 64, 'text': 16} if args.quick else {'image': 4096, 'text': 384}
-    components = 16 if args.quick else args.components
+    components = [16] if args.quick else args.components
     data = with_features(data, widths)
     data = ItemKNNGraph(k=min(10, data[ITEM].num_nodes), weights={'image': 0.1, 'text': 0.9})(data)
     train, val, _ = FixedSplit()(DCT()(data))
-    small, small_val, _ = FixedSplit()(DCT()(PCA(components)(data)))
+    small = {r: FixedSplit()(DCT()(PCA(r)(data))) for r in components}
 
     makers: dict[str, Callable[[], Ours]] = {
         'fp32': lambda: Ours(train, val, 'fp32', args.layout, args.device),
         'bf16': lambda: Ours(train, val, 'bf16', args.layout, args.device),
-        f'fp32 r={components}': lambda: Ours(small, small_val, 'fp32', args.layout, args.device),
-        f'bf16 r={components}': lambda: Ours(small, small_val, 'bf16', args.layout, args.device),
     }
+    for r, (compressed, held_out, _) in small.items():
+        for precision in ('fp32', 'bf16'):
+            makers[f'{precision} r={r}'] = functools.partial(
+                Ours, compressed, held_out, precision, args.layout, args.device
+            )
     names = ['straightforward', *makers] if args.only is None else args.only
     seconds: dict[str, list[float]] = {name: [] for name in names}
     competitors = {name: makers[name]() for name in names if name != 'straightforward'}
