@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import Linear, Module, ModuleList, Parameter, Sequential
 from torch.nn.init import xavier_normal_
 
+from lirdrec_pyg.nn.fused import view_linear
+
 PWCVariant = Literal['released', 'ema', 'attention', 'static', 'uniform']
 
 
@@ -160,7 +162,7 @@ class PWC(Module):
     def _predict(self, x: Tensor) -> Tensor:
         lin1, lin2 = zip(*((net[0], net[2]) for net in self.nets), strict=True)  # type: ignore[index]
         weight, bias = torch.stack([lin.weight for lin in lin1]), torch.stack([lin.bias for lin in lin1])
-        h = torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))  # [V, N, d / 4]
+        h = view_linear(x, weight, bias)  # [V, N, d / 4]
         h = F.leaky_relu(h) @ torch.stack([lin.weight for lin in lin2]).transpose(1, 2)  # [V, N, 1]
         return h.squeeze(-1).t() + torch.cat([lin.bias for lin in lin2])
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lirdrec_pyg.nn.fused import hidden_layer, normalize, rows_and_mean_square
+from lirdrec_pyg.nn.fused import hidden_layer, normalize, rows_and_mean_square, view_linear
 
 
 def agree(fast, slow, inputs, tol=1e-5):
@@ -15,8 +15,9 @@ def agree(fast, slow, inputs, tol=1e-5):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
-def test_hidden_layer(dtype):
-    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in [(40, 30), (16, 30), (16,)])
+@pytest.mark.parametrize('channels', [30, 300])  # either product of the backward pass
+def test_hidden_layer(dtype, channels):
+    x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in [(40, channels), (16, channels), (16,)])
     inputs = [weight.requires_grad_(), bias.requires_grad_()]
     agree(hidden_layer(x, *inputs), F.leaky_relu(x @ weight.t() + bias), inputs)
     x.requires_grad_()
@@ -56,3 +57,11 @@ def test_rows_and_mean_square(weighted):
     y = (x if weight is None else x * weight.unsqueeze(-1)).flatten(1)
     inputs = [x, weight] if weighted else [x]
     agree(rows_and_mean_square(x, index, weight), (y[index], y.square().mean()), inputs, tol=1e-12)
+
+
+def test_view_linear():
+    x, weight, bias = torch.randn(12, 3, 8), torch.randn(3, 4, 8), torch.randn(3, 4)
+    inputs = [tensor.requires_grad_() for tensor in (x, weight, bias)]
+    (grad,) = torch.autograd.grad(view_linear(*inputs).sum(), x)
+    assert grad.is_contiguous()
+    agree(view_linear(*inputs), torch.einsum('nvd,vhd->vnh', x, weight) + bias.unsqueeze(1), inputs)
