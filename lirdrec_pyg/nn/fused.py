@@ -41,7 +41,7 @@ class _HiddenLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
-        if x.size(1) > 256 and x.device.type == 'cpu':  # oneDNN's product is the faster one, once what it would copy anyway is copied
+        if x.size(1) > 256 and x.device.type == 'cpu':  # there the faster product, after a copy it would make anyway
             grad_weight = linear(grad.t().contiguous(), x.t())
         else:
             grad_weight = grad.t() @ x
