@@ -1,3 +1,4 @@
+from lirdrec_pyg.transforms.collaborative_features import CollaborativeFeatures
 from lirdrec_pyg.transforms.dct import DCT
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph
 from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph
@@ -8,6 +9,7 @@ __all__ = [
     'DCT',
     'PCA',
     'ColdItemSplit',
+    'CollaborativeFeatures',
     'FixedSplit',
     'InteractionGraph',
     'ItemKNNGraph',
