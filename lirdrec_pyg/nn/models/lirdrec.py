@@ -34,7 +34,8 @@ class LIRDRec(Recommender):
     With ``loss='softmax'``, ours and not the paper's, BPR gives way to the :func:`~lirdrec_pyg.losses.softmax_loss`
     over cosines, which needs far fewer epochs. The length of an embedding, on which this loss does not depend, still
     grows with an item's interactions: it helps to rank what is known (``scoring='dot'``), but keeps items that nobody
-    has bought far behind (``scoring='cosine'`` does not).
+    has bought far behind (``scoring='cosine'`` does not). Any exponent :math:`\alpha` of that length, one for the first
+    and zero for the second, scores by :math:`\mathbf{u}^\top \mathbf{i} \, \Vert \mathbf{i} \Vert^{\alpha - 1}`.
 
     Args:
         num_users (int): The number of users.
@@ -53,7 +54,8 @@ class LIRDRec(Recommender):
         num_negatives (int or str, optional): The negatives of the softmax, which a batch shares: ``'batch'``
             for one another's positives, or a number of uniform items beside these. Items without interactions are
             never among them, which would teach the model to avoid what is new. (default: all other items)
-        scoring (str, optional): Whether scores are inner products, ``'dot'``, or ``'cosine'``. (default: ``'dot'``)
+        scoring (str or float, optional): Whether scores are inner products, ``'dot'``, or ``'cosine'``, or the exponent
+            :math:`\alpha` of the length of an item. (default: ``'dot'``)
         sparse (bool, optional): If set to :obj:`True`, the gradient of the users' vectors is sparse on a sampled
             sub-graph: use :class:`~lirdrec_pyg.minibatch.LazyAdam`. (default: :obj:`False`)
 
@@ -78,7 +80,7 @@ class LIRDRec(Recommender):
         loss: Literal['bpr', 'softmax'] = 'bpr',
         temperature: float = 0.2,
         num_negatives: int | Literal['batch'] | None = None,
-        scoring: Literal['dot', 'cosine'] = 'dot',
+        scoring: Literal['dot', 'cosine'] | float = 'dot',
         sparse: bool = False,
     ) -> None:
         super().__init__(
@@ -103,8 +105,9 @@ class LIRDRec(Recommender):
             raise ValueError("'in_channels' needs at least one modality (got none)")
         if loss not in ('bpr', 'softmax'):
             raise ValueError(f"'loss' needs to be 'bpr' or 'softmax' (got {loss!r})")
-        if scoring not in ('dot', 'cosine'):
-            raise ValueError(f"'scoring' needs to be 'dot' or 'cosine' (got {scoring!r})")
+        exponent = {'dot': 1.0, 'cosine': 0.0}.get(scoring) if isinstance(scoring, str) else float(scoring)
+        if exponent is None or not 0 <= exponent < float('inf'):
+            raise ValueError(f"'scoring' needs to be 'dot', 'cosine' or a non-negative exponent (got {scoring!r})")
         if temperature <= 0:
             raise ValueError(f"'temperature' needs to be positive (got {temperature})")
         if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
@@ -116,7 +119,7 @@ class LIRDRec(Recommender):
         self.objective = loss
         self.temperature = temperature
         self.num_negatives = num_negatives
-        self.scoring = scoring
+        self.exponent = exponent
         self.sparse = sparse
         self.num_views = len(in_channels) + 1
 
@@ -212,8 +215,11 @@ class LIRDRec(Recommender):
         return Embeddings(*(self.finish(z) for z in self(*self._inputs(data))))
 
     def finish(self, z: Tensor) -> Tensor:
-        r"""Returns the embeddings, whose inner products are the scores: normalised ones where these are cosines."""
-        return z if self.scoring == 'dot' else normalize(z)
+        r"""Returns the embeddings, whose inner products are the scores, of the length that ``scoring`` asks for."""
+        if self.exponent == 1:
+            return z
+        out = normalize(z)
+        return out if self.exponent == 0 else out * torch.linalg.vector_norm(z, dim=-1, keepdim=True) ** self.exponent
 
     def _inputs(self, data: HeteroData) -> tuple[Any, ...]:
         r"""Returns the arguments of :meth:`forward`."""

@@ -219,5 +219,9 @@ def test_scoring_changes_the_length_of_embeddings_alone(views):
     )
     for long, unit in zip(dot.encode(train), cosine.encode(train), strict=True):
         assert torch.allclose(torch.nn.functional.normalize(long), unit, atol=1e-6)
-    with pytest.raises(ValueError, match=r"'scoring' needs to be 'dot' or 'cosine' \(got 'euclid'\)"):
-        LIRDRec.from_data(train, scoring='euclid')
+    root = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring=0.5).encode(train)
+    long = dot.encode(train)
+    assert torch.allclose(root.item, long.item / long.item.norm(dim=1, keepdim=True).sqrt(), atol=1e-6)
+    for scoring in ('euclid', -0.5, float('nan')):
+        with pytest.raises(ValueError, match=rf"'scoring' needs to be 'dot', 'cosine' or .* \(got {scoring!r}\)"):
+            LIRDRec.from_data(train, scoring=scoring)
