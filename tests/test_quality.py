@@ -73,6 +73,12 @@ def test_tuning_never_reads_the_test_view(tmp_path, monkeypatch):
     known = json.loads((tmp_path / 'settings.json').read_text())['fake']['LightGCN']
     assert known['trials'] == 3
     assert known['val_recall@20'] == pytest.approx(study.best_value, abs=1e-6)
+    study = tune.tune('fake', 'LightGCN', tmp_path, 1, storage, 'ndcg@20')
+    assert len(study.trials) == 1
+    tune.save('fake', 'LightGCN', study, tmp_path / 'settings.json', 'ndcg@20')
+    known = json.loads((tmp_path / 'settings.json').read_text())['fake']['LightGCN']
+    assert known['val_ndcg@20'] == pytest.approx(study.best_value, abs=1e-6)
+    assert known['settings']['fit']['monitor'] == 'ndcg@20'  # what the model is then trained with
 
 
 @pytest.mark.parametrize('kind', ['dct', 'dct2', 'none', 'rotation', 'pca', 'whiten'])
@@ -89,7 +95,7 @@ def test_spectra_keep_the_norm(kind):
 
 def test_experiments_are_lists_of_jobs():
     for name, experiment in experiments.EXPERIMENTS.items():
-        if name == 'main':
+        if name in ('main', 'preset'):
             continue
         jobs = list(experiment('scientific'))
         assert jobs, name
@@ -170,9 +176,9 @@ def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
 
 def test_settings_are_carried_over_but_for_weights(tmp_path, monkeypatch):
     known = {'LIRDRec': {'model': 'LIRDRec', 'settings': {'content': {'k': 5, 'weights': {'image': 1.0}}}}}
-    path = tmp_path / 'settings.json'
+    path = tmp_path / 'settings_recall@20.json'
     path.write_text(json.dumps({'scientific': known, 'movielens': {'LightGCN': {'settings': {}}}}))
-    monkeypatch.setattr(experiments, 'SETTINGS', path)
+    monkeypatch.setattr(experiments, 'SETTINGS', tmp_path)
     assert experiments.chosen('scientific') == known
     assert experiments.chosen('movielens') == {
         'LIRDRec': {'model': 'LIRDRec', 'settings': {'content': {'k': 5}}},

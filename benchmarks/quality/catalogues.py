@@ -22,7 +22,7 @@ from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
 from lirdrec_pyg.nn import PWC, LIRDRec
-from lirdrec_pyg.transforms import PCA, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
+from lirdrec_pyg.transforms import PCA, CollaborativeFeatures, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
 from lirdrec_pyg.typing import ITEM, modalities
 
 PUBLISHED = ('baby', 'sports', 'clothing', 'elec', 'microlens')  # folders of the MMRec framework
@@ -113,6 +113,7 @@ def content(
     fill: str = 'mask',
     item_graph: str = 'knn',
     components: int | None = None,
+    collaborative: int = 0,
     only: list[str] | None = None,
     noise: float = 0.0,
     permute: float = 0.0,
@@ -131,6 +132,8 @@ def content(
         item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
         components (int, optional): How many principal components of each modality the encoders read; the item graph is
             that of the whole features.
+        collaborative (int, optional): How many components of the interactions are added as one more modality, which
+            takes no part in the item graph.
         only (list of str, optional): The modalities to keep. (default: all)
         noise (float, optional): The length of random vectors added to the features, in lengths of these; the sums are
             scaled to the length that the features had.
@@ -156,6 +159,8 @@ def content(
         store.edge_index = torch.stack([store.edge_index[0], perm[store.edge_index[1]]])
     if components is not None:
         data = PCA(components)(data)
+    if collaborative:
+        data = CollaborativeFeatures(collaborative)(data)
     return Spectrum(transform, seed=seed)(data)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.quality.run import Job, job
 
-SETTINGS = Path(__file__).parent / 'results' / 'settings.json'
+SETTINGS = Path(__file__).parent / 'results'
 SEEDS = {'scientific': range(5), 'movielens': range(5)}
 Settings = dict[str, dict[str, Any]]
 
@@ -54,10 +54,20 @@ def main(dataset: str) -> Iterator[Job]:
     return jobs('main', dataset, variants, seeds(dataset))
 
 
-def chosen(dataset: str) -> dict[str, Any]:
-    r"""Returns the settings that ``tune.py`` wrote; a model that was not tuned on a dataset takes those of Scientific,
-    but for the weights of modalities that the dataset may not have."""
-    known = json.loads(SETTINGS.read_text()) if SETTINGS.is_file() else {}
+def preset(dataset: str) -> Iterator[Job]:
+    r"""Does our configuration beat the paper's, each with the settings that validation ndcg@20 chose?"""
+    variants: dict[str, tuple[str, Settings]] = {}
+    for name, known in chosen(dataset, 'ndcg@20').items():
+        fit = {**known['settings']['fit'], 'precision': 'bf16'}  # as when they were chosen
+        variants[name] = known['model'], {**known['settings'], 'fit': fit}
+    return jobs('preset', dataset, variants, seeds(dataset))
+
+
+def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
+    r"""Returns the settings that ``tune.py`` chose by a metric; a model that was not tuned on a dataset takes those of
+    Scientific, but for the weights of modalities that the dataset may not have."""
+    path = SETTINGS / f'settings_{metric}.json'
+    known = json.loads(path.read_text()) if path.is_file() else {}
     carried = copy.deepcopy(known.get('scientific', {}))
     for one in carried.values() if dataset != 'scientific' else ():
         one['settings'].get('content', {}).pop('weights', None)
@@ -128,4 +138,5 @@ EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'main': main,
     'ablation': ablation,
     'transfer': transfer,
+    'preset': preset,
 }

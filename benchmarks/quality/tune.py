@@ -1,8 +1,10 @@
-r"""Chooses the settings of each model on a dataset by validation recall@20 alone, with the same number of trials for
-every model, and writes them to ``results/settings.json``, from which the experiment ``main`` takes them.
+r"""Chooses the settings of each model on a dataset by a validation metric alone, with the same number of trials for
+every model, and writes them to ``results/settings_<metric>.json``, from which the experiments ``main`` (recall@20) and
+``preset`` (ndcg@20) take them.
 
     python -m benchmarks.quality.tune --root data --dataset scientific movielens
     python -m benchmarks.quality.tune --root data --dataset scientific --model LightGCN --trials 12
+    python -m benchmarks.quality.tune --root data --dataset scientific --model LIRDRec --metric ndcg@20
 
 The test view is never loaded. Trials of LIRDRec train in half precision, to save time, and all stop after 10 epochs
 without gain. Studies are kept in ``runs/tune.db``: a study that was interrupted goes on.
@@ -21,7 +23,7 @@ import optuna
 from benchmarks.quality import run
 from lirdrec_pyg import fit
 
-SETTINGS = Path(__file__).parent / 'results' / 'settings.json'
+RESULTS = Path(__file__).parent / 'results'
 Space = Callable[[optuna.Trial], dict[str, dict[str, Any]]]
 
 
@@ -48,13 +50,15 @@ def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
 def softmax(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     return {
         'model': {
-            'scoring': trial.suggest_categorical('scoring', ['dot', 'cosine']),
+            'scoring': trial.suggest_categorical('scoring', [0.25, 0.5, 1.0]),
             'dropout': trial.suggest_categorical('dropout', [0.0, 0.3]),
-            'temperature': trial.suggest_categorical('temperature', [0.15, 0.2, 0.3]),
-            'num_layers': trial.suggest_int('num_layers', 2, 3),
+            'temperature': trial.suggest_categorical('temperature', [0.15, 0.2]),
         },
-        'fit': {'lr': trial.suggest_categorical('lr', [1e-3, 2e-3])},
-        'content': {'k': trial.suggest_categorical('k', [5, 10, 20]), **image_weight(trial, dataset)},
+        'content': {
+            'k': trial.suggest_categorical('k', [5, 10]),
+            'collaborative': trial.suggest_categorical('collaborative', [0, 64]),
+            **image_weight(trial, dataset),
+        },
     }
 
 
@@ -120,11 +124,13 @@ SPACES: dict[str, tuple[str, Callable[[optuna.Trial, str], dict[str, dict[str, A
 }
 
 
-def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) -> optuna.Study:
+def tune(
+    dataset: str, name: str, root: Path, trials: int, storage: str | None, metric: str = 'recall@20'
+) -> optuna.Study:
     r"""Returns the study of a model on a dataset, with that many trials."""
     model, space = SPACES[name]
     study = optuna.create_study(
-        study_name=f'{dataset}: {name}',
+        study_name=f'{dataset}: {name}' + (f' by {metric}' if metric != 'recall@20' else ''),
         storage=storage,
         direction='maximize',
         load_if_exists=True,
@@ -134,6 +140,8 @@ def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) 
 
     def objective(trial: optuna.Trial) -> float:
         settings = space(trial, dataset)
+        if metric != 'recall@20':  # of fit
+            settings.setdefault('fit', {})['monitor'] = metric
         trial.set_user_attr('settings', settings)
         for other in trial.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
             if other.params == trial.params:
@@ -153,21 +161,21 @@ def tune(dataset: str, name: str, root: Path, trials: int, storage: str | None) 
     return study
 
 
-def save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
+def save(dataset: str, name: str, study: optuna.Study, path: Path, metric: str = 'recall@20') -> None:
     r"""Writes the best settings, beside those of others."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix('.lock').open('w') as lock:  # other processes write theirs
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _save(dataset, name, study, path)
+        _save(dataset, name, study, path, metric)
 
 
-def _save(dataset: str, name: str, study: optuna.Study, path: Path) -> None:
+def _save(dataset: str, name: str, study: optuna.Study, path: Path, metric: str) -> None:
     known = json.loads(path.read_text()) if path.is_file() else {}
     trials = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     known.setdefault(dataset, {})[name] = {
         'model': SPACES[name][0],
         'settings': study.best_trial.user_attrs['settings'],
-        'val_recall@20': round(study.best_value, 6),
+        f'val_{metric}': round(study.best_value, 6),
         'trials': len(trials),
     }
     temporary = path.with_suffix('.tmp')
@@ -182,15 +190,16 @@ def main() -> None:
     parser.add_argument('--model', nargs='+', default=list(SPACES), help='default: all')
     parser.add_argument('--trials', type=int, default=12, help='of each model (default: %(default)s)')
     parser.add_argument('--storage', default='sqlite:///runs/tune.db', help='of Optuna (default: %(default)s)')
-    parser.add_argument('--settings', type=Path, default=SETTINGS, help='the JSON file to write')
+    parser.add_argument('--metric', default='recall@20', help='of validation (default: %(default)s)')
+    parser.add_argument('--settings', type=Path, help='the JSON file to write (default: that of the metric)')
     args = parser.parse_args()
     if args.storage.startswith('sqlite:///'):
         Path(args.storage.removeprefix('sqlite:///')).parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for dataset in args.dataset:
         for name in args.model:
-            study = tune(dataset, name, args.root, args.trials, args.storage)
-            save(dataset, name, study, args.settings)
+            study = tune(dataset, name, args.root, args.trials, args.storage, args.metric)
+            save(dataset, name, study, args.settings or RESULTS / f'settings_{args.metric}.json', args.metric)
             print(
                 f'{dataset}, {name}: {study.best_value:.4f} with {study.best_trial.user_attrs["settings"]}', flush=True
             )
