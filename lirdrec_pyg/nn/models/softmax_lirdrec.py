@@ -2,22 +2,24 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
-from lirdrec_pyg.nn.pwc import PWCVariant
 
 
 class SoftmaxLIRDRec(LIRDRec):
     r"""What our ablations make of :class:`LIRDRec`; this configuration is ours, not that of the paper.
 
-    Trained by a softmax over the cosines with all items in place of BPR on triplets, and with the views weighed by an
-    attention in place of progressive weight copying. Validation alone chose it, see ``docs/evidence.md`` for what it
-    buys and where. It goes with ``ItemKNNGraph(k=5)``.
+    Trained by a softmax over the cosines with all items in place of BPR on triplets, with dropout within the encoders.
+    Scores take the root of an item's length: where items that nobody has bought compete with others,
+    ``scoring='cosine'`` serves them better. On dense interactions with poor content, add
+    :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. Validation alone chose all this, see
+    ``docs/evidence.md`` for what it buys and where.
 
     Args:
         num_users (int): The number of users.
         in_channels (mapping of str to int): The width of each modality, in the data's order.
         hidden_channels (int, optional): The width of a view. (default: :obj:`64`)
-        pwc (str, optional): The variant of :class:`~lirdrec_pyg.nn.PWC`. (default: ``'attention'``)
+        dropout (float, optional): The dropout probability within the encoders. (default: :obj:`0.3`)
         loss (str, optional): The objective. (default: ``'softmax'``)
+        scoring (str or float, optional): The exponent of the length of an item. (default: :obj:`0.5`)
         **kwargs (optional): The other arguments of :class:`LIRDRec`.
     """
 
@@ -27,8 +29,9 @@ class SoftmaxLIRDRec(LIRDRec):
         in_channels: Mapping[str, int],
         hidden_channels: int = 64,
         *,
-        pwc: PWCVariant = 'attention',
+        dropout: float = 0.3,
         loss: Literal['bpr', 'softmax'] = 'softmax',
+        scoring: Literal['dot', 'cosine'] | float = 0.5,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_users, in_channels, hidden_channels, pwc=pwc, loss=loss, **kwargs)
+        super().__init__(num_users, in_channels, hidden_channels, dropout=dropout, loss=loss, scoring=scoring, **kwargs)

@@ -204,7 +204,7 @@ def test_refuses_objectives(views, kwargs, message):
 def test_the_preset_is_these_settings(views):
     train = views[0]
     ours = SoftmaxLIRDRec.from_data(train, seed=0, hidden_channels=8)
-    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', pwc='attention')
+    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', dropout=0.3, scoring=0.5)
     assert ours.hparams == same.hparams
     for (name, value), other in zip(ours.state_dict().items(), same.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
