@@ -45,7 +45,8 @@ class _HiddenLayer(torch.autograd.Function):
             grad_weight = linear(grad.t().contiguous(), x.t())
         else:
             grad_weight = grad.t() @ x
-        return None, grad_weight.to(ctx.dtype), grad.to(ctx.dtype).sum(dim=0)
+        grad_bias = (grad.new_ones(1, grad.size(0)) @ grad).view(-1)  # faster than a sum, and accumulates as precisely
+        return None, grad_weight.to(ctx.dtype), grad_bias.to(ctx.dtype)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
