@@ -112,7 +112,7 @@ def content(
     drop: float = 0.0,
     fill: str = 'mask',
     item_graph: str = 'knn',
-    components: int | None = None,
+    components: int | dict[str, int] | None = None,
     collaborative: int = 0,
     only: list[str] | None = None,
     noise: float = 0.0,
@@ -130,8 +130,8 @@ def content(
         drop (float, optional): The share of items whose image is taken away.
         fill (str, optional): ``'mask'`` marks these as missing, ``'mean'`` gives them the mean of the others.
         item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
-        components (int, optional): How many principal components of each modality the encoders read; the item graph is
-            that of the whole features.
+        components (int or dict, optional): How many principal components of each modality the encoders read; the item
+            graph is that of the whole features.
         collaborative (int, optional): How many components of the interactions are added as one more modality, which
             takes no part in the item graph.
         only (list of str, optional): The modalities to keep. (default: all)

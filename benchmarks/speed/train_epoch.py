@@ -131,13 +131,19 @@ def matmul_ceiling(num_items: int, width: int, dtype: torch.dtype, device: str) 
     return 2 * num_items * width * 256 / seconds / 1e9
 
 
+def count(components: str) -> int | dict[str, int]:
+    r"""Returns what :class:`PCA` takes for ``'128'``, or for ``'64+128'`` of image and text."""
+    image, plus, text = components.partition('+')
+    return {'image': int(image), 'text': int(text)} if plus else int(image)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, help='a folder with baby.inter (default: generated interactions)')
     parser.add_argument('--size', default='baby', help='baby, sports, clothing or elec (default: %(default)s)')
     parser.add_argument('--repeats', type=int, default=3, help='epochs of each, after one to warm up')
     parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=128, …')
-    parser.add_argument('--components', type=int, nargs='+', default=[128, 96], help='r (default: %(default)s)')
+    parser.add_argument('--components', nargs='+', default=['128', '64+128'], help='r, or those of image and text')
     parser.add_argument('--layout', default='csr', help='of the adjacency (default: %(default)s)')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
@@ -148,11 +154,11 @@ def main() -> None:
     scale = 0.01 if args.quick else 1.0
     data, source = interactions(args.size, args.root, scale=scale)
     widths = {'image': 64, 'text': 16} if args.quick else {'image': 4096, 'text': 384}
-    components = [16] if args.quick else args.components
+    components = ['16'] if args.quick else args.components
     data = with_features(data, widths)
     data = ItemKNNGraph(k=min(10, data[ITEM].num_nodes), weights={'image': 0.1, 'text': 0.9})(data)
     train, val, _ = FixedSplit()(DCT()(data))
-    small = {r: FixedSplit()(DCT()(PCA(r)(data))) for r in components}
+    small = {r: FixedSplit()(DCT()(PCA(count(r))(data))) for r in components}
 
     makers: dict[str, Callable[[], Ours]] = {
         'fp32': lambda: Ours(train, val, 'fp32', args.layout, args.device),

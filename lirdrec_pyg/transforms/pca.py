@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping
 from copy import copy
 
 import torch
@@ -22,8 +22,8 @@ class PCA(BaseTransform):
     are. Items that lack a modality take no part in its mean and components, and keep a zero row.
 
     Args:
-        num_components (int): The number :math:`r` of components of each modality.
-        modalities (sequence of str, optional): The modalities to compress. (default: all)
+        num_components (int or mapping of str to int): The number :math:`r` of components of each modality. A mapping
+            gives that of the modalities to compress.
 
     Shapes:
         - ``data['item'].x_<modality>`` :math:`(|\mathcal{I}|, C_m)` → :math:`(|\mathcal{I}|, \min(r, C_m))`
@@ -33,41 +33,44 @@ class PCA(BaseTransform):
             feature is NaN or infinite.
     """
 
-    def __init__(self, num_components: int, modalities: Sequence[str] | None = None) -> None:
-        if num_components < 1:
-            raise ValueError(f"'num_components' needs to be positive (got {num_components})")
+    def __init__(self, num_components: int | Mapping[str, int]) -> None:
+        for r in num_components.values() if isinstance(num_components, Mapping) else [num_components]:
+            if r < 1:
+                raise ValueError(f"'num_components' needs to be positive (got {r})")
         self.num_components = num_components
-        self.modalities = None if modalities is None else list(modalities)
 
     def forward(self, data: HeteroData) -> HeteroData:
         data = copy(data)
-        for name in modalities(data) if self.modalities is None else self.modalities:
+        counts = self.num_components
+        if not isinstance(counts, Mapping):
+            counts = dict.fromkeys(modalities(data), counts)
+        for name, r in counts.items():
             x, has = modality_features(data, name)
-            if x.size(1) <= self.num_components:
+            if x.size(1) <= r:
                 continue
             check_finite(x, name)
             rows = x if has is None else x[has]
-            if len(rows) < self.num_components:
+            if len(rows) < r:
                 raise ValueError(
-                    f"'num_components' needs to be at most the {len(rows)} items with modality '{name}' (got "
-                    f'{self.num_components})'
+                    f"'num_components' needs to be at most the {len(rows)} items with modality '{name}' (got {r})"
                 )
-            out = x.new_zeros(x.size(0), self.num_components)
-            out[slice(None) if has is None else has] = self._project(rows)
+            out = x.new_zeros(x.size(0), r)
+            out[slice(None) if has is None else has] = self._project(rows, r)
             data[ITEM][f'x_{name}'] = out
         return data
 
-    def _project(self, x: Tensor) -> Tensor:
+    @staticmethod
+    def _project(x: Tensor, r: int) -> Tensor:
         # By the covariance in double precision, a block of rows at a time.
         mean = x.mean(dim=0)
         gram = torch.zeros(x.size(1), x.size(1), dtype=torch.double)
         for rows in x.split(4096):
             centred = (rows - mean).double()
             gram.addmm_(centred.t(), centred)
-        components = torch.linalg.eigh(gram).eigenvectors[:, -self.num_components :].flip(1)
+        components = torch.linalg.eigh(gram).eigenvectors[:, -r:].flip(1)
         components *= components.gather(0, components.abs().argmax(dim=0, keepdim=True)).sign()  # unique signs
         components = components.to(x.dtype)
         return torch.cat([(rows - mean) @ components for rows in x.split(4096)])
 
     def __repr__(self) -> str:
-        return f'{self.__class__.__name__}(num_components={self.num_components}, modalities={self.modalities})'
+        return f'{self.__class__.__name__}(num_components={self.num_components})'

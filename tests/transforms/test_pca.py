@@ -49,9 +49,19 @@ def test_refuses():
     with pytest.raises(ValueError, match="at most the 3 items with modality 'image'"):
         PCA(4)(make(n=3))
     with pytest.raises(ValueError, match="unknown modality 'audio'"):
-        PCA(4, ['audio'])(make())
+        PCA({'audio': 4})(make())
     data = make()
     data['item'].x_image[7, 0] = float('nan')
     with pytest.raises(ValueError, match='first: row 7'):
         PCA(4)(data)
-    assert repr(PCA(64, ['image'])) == "PCA(num_components=64, modalities=['image'])"
+    with pytest.raises(ValueError, match=r"'num_components' needs to be positive \(got -1\)"):
+        PCA({'image': 4, 'text': -1})
+    assert repr(PCA({'image': 64})) == "PCA(num_components={'image': 64})"
+
+
+def test_number_for_each_modality():
+    data = make()
+    both = PCA({'image': 5, 'text': 2})(data)
+    assert torch.equal(both['item'].x_image, PCA(5)(data)['item'].x_image)
+    assert torch.equal(both['item'].x_text, PCA(2)(data)['item'].x_text)
+    assert PCA({'text': 2})(data)['item'].x_image is data['item'].x_image
