@@ -74,6 +74,19 @@ def test_changes_are_relative(results):
     assert '| titles alone (1) |' in found
 
 
+def test_preset_is_compared_on_each_dataset(results):
+    runs(results, 'preset', 'fake', LIRDRec=[0.19, 0.21], SoftmaxLIRDRec=[0.21, 0.23])
+    rows = pd.read_csv(results / 'runs.csv')
+    rows.loc[rows['variant'] == 'LIRDRec', 'seconds'] *= 3
+    alone = rows.assign(dataset='alone')[rows['variant'] == 'LIRDRec']  # whose other half has no rows yet
+    other = rows.assign(dataset='other', **{'test_ndcg@20': 0.2})
+    pd.concat([rows, other, alone]).to_csv(results / 'runs.csv', index=False)
+    found = made('preset')
+    assert '| fake (2) | .2000 ± .0141 | .2200 ± .0141 | .2000 ± .0141 | .2200 ± .0141 | +10.0% |  | 3.0 |' in found
+    assert '| mean |  |  |  |  | +5.0% |  |  |' in found
+    assert 'alone' not in found
+
+
 def test_weights_are_the_last_and_warnings_counted(results):
     pd.DataFrame(
         [
