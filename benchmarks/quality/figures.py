@@ -50,6 +50,12 @@ def main_models(path: Path) -> None:
     panels(rows, path, 'test ndcg@20', lambda part: part, 'Settings chosen on validation')
 
 
+def preset(path: Path) -> None:
+    r"""Draws ndcg@20 of the paper's configuration and of ours on each dataset."""
+    rows = read(QUALITY / 'runs.csv', experiment='preset')
+    panels(rows, path, 'test ndcg@20', lambda part: part, "The paper's configuration and ours, chosen on validation")
+
+
 def ablation(path: Path) -> None:
     r"""Draws what each change does to ndcg@20, relative to the paper's configuration."""
 
@@ -228,6 +234,7 @@ def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
 
 FIGURES: dict[str, Callable[[Path], None]] = {
     'main': main_models,
+    'preset': preset,
     'ablation': ablation,
     'transfer': transfer,
     'pwc': pwc,

@@ -120,8 +120,8 @@ def main() -> None:
             f'SoftmaxLIRDRec, bf16, r={components}': lambda seed=seed: ours(
                 small, val, seed, epochs, HALF, SoftmaxLIRDRec
             ),
-            'SoftmaxLIRDRec, bf16, lr 2e-3, batch negatives': lambda seed=seed: ours(
-                preset, val, seed, epochs, {**HALF, 'lr': 2e-3}, SoftmaxLIRDRec, num_negatives='batch'
+            'SoftmaxLIRDRec, bf16, no dropout, lr 2e-3, batch negatives': lambda seed=seed: ours(
+                preset, val, seed, epochs, {**HALF, 'lr': 2e-3}, SoftmaxLIRDRec, num_negatives='batch', dropout=0.0
             ),
         }
         if args.only is not None:
