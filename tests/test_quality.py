@@ -95,7 +95,7 @@ def test_spectra_keep_the_norm(kind):
 
 def test_experiments_are_lists_of_jobs():
     for name, experiment in experiments.EXPERIMENTS.items():
-        if name in ('main', 'preset'):
+        if name in ('main', 'preset', 'preset, hidden'):
             continue
         jobs = list(experiment('scientific'))
         assert jobs, name
@@ -172,6 +172,22 @@ def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
     assert [row['method'] for row in rows] == ['from the start', 'onboarded']
     assert min(row['cold_recall@20'] for row in rows) > 0.8
     assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6
+
+
+def test_hidden_interactions_stay_candidates():
+    train, val, _ = catalogues.split('movielens')(catalogues.load('fake', None))
+    less, same = catalogues.hide(train, val)
+    whole, kept = ({*zip(*view['interacts'].edge_index.tolist(), strict=True)} for view in (train, less))
+    assert kept < whole
+    users = train['user'].num_nodes
+    before, after = (view['interacts'].edge_index[0].bincount(minlength=users) for view in (train, less))
+    positives = val['interacts'].edge_label_index[0].bincount(minlength=users)
+    assert torch.equal(before - after, positives.minimum(before - 1))
+    assert torch.equal(less['interacts'].edge_label_index, less['interacts'].edge_index)
+    assert torch.equal(same['interacts'].edge_index, less['interacts'].edge_index)  # what evaluation leaves out
+    assert torch.equal(same['interacts'].edge_label_index, val['interacts'].edge_label_index)
+    again = catalogues.hide(train, val)[0]['interacts'].edge_index
+    assert torch.equal(again, less['interacts'].edge_index)
 
 
 def test_settings_are_carried_over_but_for_weights(tmp_path, monkeypatch):

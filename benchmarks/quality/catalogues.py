@@ -23,7 +23,7 @@ from torch_geometric.transforms import BaseTransform
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
 from lirdrec_pyg.nn import PWC, LIRDRec
 from lirdrec_pyg.transforms import PCA, CollaborativeFeatures, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
-from lirdrec_pyg.typing import ITEM, modalities
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 PUBLISHED = ('baby', 'sports', 'clothing', 'elec', 'microlens')  # folders of the MMRec framework
 
@@ -102,6 +102,25 @@ def load(name: str, root: Path) -> HeteroData:
 def split(name: str) -> BaseTransform:
     r"""Returns the split of a dataset."""
     return FixedSplit() if name in PUBLISHED else DATASETS[name][1]
+
+
+def hide(train: HeteroData, val: HeteroData, seed: int = 0) -> tuple[HeteroData, HeteroData]:
+    r"""Takes as many training interactions from each user as it has validation positives, but for its last one, so that
+    the validation view is to training what the test view is: there, validation positives were not trained on either
+    and stay candidates, and a model that ranks them high is the worse for it."""
+    user = train[INTERACTS].edge_index[0]
+    order = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(seed))
+    order = order[user[order].argsort(stable=True)]  # at random within each user
+    count = user.bincount(minlength=train[USER].num_nodes)
+    rank = torch.arange(user.numel()) - (count.cumsum(0) - count)[user[order]]
+    hidden = val[INTERACTS].edge_label_index[0].bincount(minlength=train[USER].num_nodes).minimum(count - 1)
+    kept = order[rank >= hidden[user[order]]].sort().values
+    train, val = copy(train), copy(val)
+    for view in (train, val):
+        for key, value in list(view[INTERACTS].items()):
+            if key != 'edge_label_index' or view is train:
+                view[INTERACTS][key] = value[..., kept]
+    return train, val
 
 
 def content(

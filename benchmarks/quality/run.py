@@ -61,11 +61,14 @@ def job(
     }
 
 
-def views(job: Job, root: Path, test: bool) -> tuple[HeteroData, ...]:
-    r"""Returns the training and the validation view of a job; only with ``test`` the test view, too."""
+def views(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroData, ...]:
+    r"""Returns the training and the validation view of a job; only with ``test`` the test view, too. With ``hide``,
+    validation is to training what the test is, see :func:`catalogues.hide`."""
     settings = job['settings']
     data = catalogues.load(job['dataset'], root)
     train, val, held_out = catalogues.split(job['dataset'])(data)
+    if hide:
+        train, val = catalogues.hide(train, val)
     train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
     train = InteractionGraph()(train)
     return (train, val, held_out) if test else (train, val)

@@ -1,6 +1,8 @@
 r"""Chooses the settings of each model on a dataset by a validation metric alone, with the same number of trials for
 every model, and writes them to ``results/settings_<metric>.json``, from which the experiments ``main`` (recall@20) and
-``preset`` (ndcg@20) take them.
+``preset`` (ndcg@20) take them. With ``--hide`` (``results/settings_<metric>_hidden.json``, for ``preset, hidden``)
+every user lacks as many training interactions as it has validation positives: as in the test, some of what it would
+rank first is neither trained on nor counted as found.
 
     python -m benchmarks.quality.tune --root data --dataset scientific movielens
     python -m benchmarks.quality.tune --root data --dataset scientific --model LightGCN --trials 12
@@ -125,12 +127,18 @@ SPACES: dict[str, tuple[str, Callable[[optuna.Trial, str], dict[str, dict[str, A
 
 
 def tune(
-    dataset: str, name: str, root: Path, trials: int, storage: str | None, metric: str = 'recall@20'
+    dataset: str,
+    name: str,
+    root: Path,
+    trials: int,
+    storage: str | None,
+    metric: str = 'recall@20',
+    hide: bool = False,
 ) -> optuna.Study:
     r"""Returns the study of a model on a dataset, with that many trials."""
     model, space = SPACES[name]
     study = optuna.create_study(
-        study_name=f'{dataset}: {name}' + (f' by {metric}' if metric != 'recall@20' else ''),
+        study_name=f'{dataset}: {name}' + (f' by {metric}' if metric != 'recall@20' else '') + ', hidden' * hide,
         storage=storage,
         direction='maximize',
         load_if_exists=True,
@@ -147,7 +155,7 @@ def tune(
             if other.params == trial.params:
                 return float(other.value or 0)
         job = run.job(dataset, model, 0, settings)
-        train, val = run.views(job, root, test=False)
+        train, val = run.views(job, root, test=False, hide=hide)
         fitting = {
             'patience': 10,
             'precision': 'bf16' if model.endswith('LIRDRec') else 'fp32',
@@ -191,6 +199,7 @@ def main() -> None:
     parser.add_argument('--trials', type=int, default=12, help='of each model (default: %(default)s)')
     parser.add_argument('--storage', default='sqlite:///runs/tune.db', help='of Optuna (default: %(default)s)')
     parser.add_argument('--metric', default='recall@20', help='of validation (default: %(default)s)')
+    parser.add_argument('--hide', action='store_true', help='train on less: validate as will be tested')
     parser.add_argument('--settings', type=Path, help='the JSON file to write (default: that of the metric)')
     args = parser.parse_args()
     if args.storage.startswith('sqlite:///'):
@@ -198,8 +207,9 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for dataset in args.dataset:
         for name in args.model:
-            study = tune(dataset, name, args.root, args.trials, args.storage, args.metric)
-            save(dataset, name, study, args.settings or RESULTS / f'settings_{args.metric}.json', args.metric)
+            study = tune(dataset, name, args.root, args.trials, args.storage, args.metric, args.hide)
+            path = args.settings or RESULTS / f'settings_{args.metric}{"_hidden" * args.hide}.json'
+            save(dataset, name, study, path, args.metric)
             print(
                 f'{dataset}, {name}: {study.best_value:.4f} with {study.best_trial.user_attrs["settings"]}', flush=True
             )
