@@ -1,7 +1,7 @@
 r"""Tests whether models differ: pairs the ndcg@20 of each test user, averaged over the seeds, by a t-test of the mean
 difference, and writes ``results/significance.csv``.
 
-    python -m benchmarks.quality.significance --experiment main ablation preset --against LIRDRec
+    python -m benchmarks.quality.significance --experiment main ablation --against LIRDRec
 
 The metrics of each user are those that ``run.py`` keeps in ``runs/users``; variants without them are left out.
 """
@@ -18,6 +18,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.quality.run import KEYS, ROWS, per_user_path
 
+EXPERIMENTS = ['main', 'ablation', 'preset', 'preset, hidden']
 RESULTS = Path(__file__).parent / 'results' / 'significance.csv'
 
 
@@ -58,7 +59,7 @@ def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--experiment', nargs='+', default=['main', 'ablation', 'preset'], help='default: %(default)s')
+    parser.add_argument('--experiment', nargs='+', default=EXPERIMENTS, help='default: %(default)s')
     parser.add_argument('--against', default='LIRDRec', help='a variant (default: %(default)s)')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of run.py')
     parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')

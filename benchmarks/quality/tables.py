@@ -138,9 +138,10 @@ def ablation(dataset: str) -> str:
     return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch'], lines)
 
 
-def preset() -> str:
+def preset(kind: str = '') -> str:
     r"""Our configuration against the paper's on every dataset, each chosen by validation ndcg@20."""
-    rows = read(RESULTS / 'runs.csv', experiment='preset')
+    experiment = f'preset, {kind}' if kind else 'preset'
+    rows = read(RESULTS / 'runs.csv', experiment=experiment)
     lines, changes = [], []
     for dataset, group in rows.groupby('dataset', sort=False):
         parts = dict(iter(group.groupby('variant')))
@@ -153,7 +154,7 @@ def preset() -> str:
         lines.append([
             f'{NAMES.get(str(dataset), dataset)} ({count})',
             *(spread(part[f'test_{metric}']) for metric in ('recall@20', 'ndcg@20') for part in (paper, ours)),
-            f'{changes[-1]:+.1%}', p_values('preset', str(dataset)).get('SoftmaxLIRDRec', ''), f'{faster:.1f}',
+            f'{changes[-1]:+.1%}', p_values(experiment, str(dataset)).get('SoftmaxLIRDRec', ''), f'{faster:.1f}',
         ])  # fmt: skip
     if not changes:
         raise FileNotFoundError
