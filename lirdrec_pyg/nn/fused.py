@@ -41,7 +41,9 @@ class _HiddenLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
-        if x.size(1) > 256 and x.device.type == 'cpu':  # there the faster product, after a copy it would make anyway
+        half = x.dtype == torch.bfloat16
+        if x.device.type == 'cpu' and (x.size(1) > 256 or (half and not has_half_products())):
+            # there the faster product, after a copy it would make anyway
             grad_weight = linear(grad.t().contiguous(), x.t())
         else:
             grad_weight = grad.t() @ x
@@ -49,11 +51,39 @@ class _HiddenLayer(torch.autograd.Function):
         return None, grad_weight.to(ctx.dtype), grad_bias.to(ctx.dtype)
 
 
+def has_half_products() -> bool:
+    r"""Whether this CPU takes products in bfloat16; one without takes them in single precision, see :func:`linear`."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by oneDNN on CPU."""
-    if x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16) and torch.backends.mkldnn.is_available():
+    r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by the faster library on CPU: oneDNN
+    where there is AVX-512, else torch's default.
+
+    Where the CPU has no products in bfloat16, such inputs are taken to single precision, some rows at a time.
+    """
+    if x.device.type != 'cpu' or not torch.backends.mkldnn.is_available():
+        return F.linear(x, weight, bias)
+    if x.dtype == torch.bfloat16 and not has_half_products():
+        return _linear_by_rows(x, weight, bias)
+    if x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == 'AVX512'):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
     return F.linear(x, weight, bias)
+
+
+def _linear_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int = 1024) -> Tensor:
+    out = x.new_empty(x.size(0), weight.size(0))
+    if x.numel() >= weight.numel():
+        weight, bias = weight.float(), None if bias is None else bias.float()
+        for o, part in zip(out.split(rows), x.split(rows), strict=True):
+            o.copy_(F.linear(part.float(), weight, bias))
+    else:
+        x = x.float()
+        for o, part in zip(out.split(rows, dim=1), weight.split(rows), strict=True):
+            o.copy_(F.linear(x, part.float()))
+        if bias is not None:
+            out += bias
+    return out
 
 
 def normalize(x: Tensor, eps: float = 1e-12) -> Tensor:

@@ -2,7 +2,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module
 
-from lirdrec_pyg.nn.fused import hidden_layer
+from lirdrec_pyg.nn.fused import has_half_products, hidden_layer
 
 
 class ModalityEncoder(Module):
@@ -42,6 +42,8 @@ class ModalityEncoder(Module):
     def forward(self, x: Tensor) -> Tensor:
         h = hidden_layer(x, self.lin1.weight, self.lin1.bias)
         h = F.dropout(h, self.dropout, self.training)
+        if h.device.type == 'cpu' and not has_half_products():
+            h = h.to(self.lin2.weight.dtype)
         return F.linear(h, self.lin2.weight.to(h.dtype)).to(self.lin2.weight.dtype)
 
     def __repr__(self) -> str:

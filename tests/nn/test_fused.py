@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lirdrec_pyg.nn import fused
 from lirdrec_pyg.nn.fused import hidden_layer, normalize, rows_and_mean_square, view_linear
 
 
@@ -33,6 +34,17 @@ def test_hidden_layer_in_bfloat16_keeps_single_precision_gradients():
     for grad, other in zip(grads, expected, strict=True):
         assert grad.dtype == torch.float32
         assert torch.allclose(grad, other, rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize('sizes', [(3000, 16), (16, 3000)])  # either is taken some rows at a time
+def test_linear_without_half_products(sizes, monkeypatch):
+    monkeypatch.setattr(fused, 'has_half_products', lambda: False)
+    x, weight, bias = (torch.randn(*shape).bfloat16() for shape in [(sizes[0], 8), (sizes[1], 8), sizes[1:]])
+    for b in (None, bias):
+        out = fused.linear(x, weight, b)
+        assert out.dtype == torch.bfloat16
+        expected = F.linear(x.float(), weight.float(), None if b is None else b.float())
+        assert torch.allclose(out.float(), expected, rtol=2**-7, atol=2**-5)
 
 
 def test_normalize():
