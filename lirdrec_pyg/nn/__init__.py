@@ -1,3 +1,4 @@
+from lirdrec_pyg.nn.history import HistoryEncoder
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models import (
     BM3,
@@ -23,6 +24,7 @@ __all__ = [
     'PWC',
     'VBPR',
     'ContentKNN',
+    'HistoryEncoder',
     'LIRDRec',
     'LightGCN',
     'ModalityEncoder',

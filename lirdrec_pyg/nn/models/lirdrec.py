@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.losses import bpr_loss, softmax_loss
 from lirdrec_pyg.nn.fused import normalize, rows_and_mean_square, sparse_rows
+from lirdrec_pyg.nn.history import HistoryEncoder
 from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
@@ -37,6 +38,10 @@ class LIRDRec(Recommender):
     has bought far behind (``scoring='cosine'`` does not). Any exponent :math:`\alpha` of that length, one for the first
     and zero for the second, scores by :math:`\mathbf{u}^\top \mathbf{i} \, \Vert \mathbf{i} \Vert^{\alpha - 1}`.
 
+    With ``history``, ours as well, the model is sequential: a user's latest items join its embedding
+    (:class:`~lirdrec_pyg.nn.HistoryEncoder`), in training those before the interaction at hand, at inference the last.
+    The data needs :class:`~lirdrec_pyg.transforms.History`.
+
     Args:
         num_users (int): The number of users.
         in_channels (mapping of str to int): The width of each modality, in the data's order.
@@ -56,6 +61,7 @@ class LIRDRec(Recommender):
             never among them, which would teach the model to avoid what is new. (default: all other items)
         scoring (str or float, optional): Whether scores are inner products, ``'dot'``, or ``'cosine'``, or the exponent
             :math:`\alpha` of the length of an item. (default: ``'dot'``)
+        history (int, optional): The number of latest items that join a user's embedding. (default: :obj:`0`)
         sparse (bool, optional): If set to :obj:`True`, the gradient of the users' vectors is sparse on a sampled
             sub-graph: use :class:`~lirdrec_pyg.minibatch.LazyAdam`. (default: :obj:`False`)
 
@@ -81,6 +87,7 @@ class LIRDRec(Recommender):
         temperature: float = 0.2,
         num_negatives: int | Literal['batch'] | None = None,
         scoring: Literal['dot', 'cosine'] | float = 'dot',
+        history: int = 0,
         sparse: bool = False,
     ) -> None:
         super().__init__(
@@ -99,6 +106,7 @@ class LIRDRec(Recommender):
             temperature=temperature,
             num_negatives=num_negatives,
             scoring=scoring,
+            history=history,
             sparse=sparse,
         )
         if len(in_channels) == 0:
@@ -110,6 +118,8 @@ class LIRDRec(Recommender):
             raise ValueError(f"'scoring' needs to be 'dot', 'cosine' or a non-negative exponent (got {scoring!r})")
         if temperature <= 0:
             raise ValueError(f"'temperature' needs to be positive (got {temperature})")
+        if history < 0:
+            raise ValueError(f"'history' needs to be non-negative (got {history})")
         if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
             raise ValueError(f"'num_negatives' needs to be positive, 'batch' or None (got {num_negatives!r})")
         self.num_users = num_users
@@ -131,6 +141,7 @@ class LIRDRec(Recommender):
         self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * d, d, dropout)
         self.propagation = Propagation(num_layers, num_item_layers)
         self.pwc = PWC(hidden_channels, self.num_views, num_users, pwc, pwc_init, pwc_decay, pwc_rate)
+        self.history = HistoryEncoder(self.num_views * hidden_channels, history) if history else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -139,6 +150,8 @@ class LIRDRec(Recommender):
         for encoder in [*self.encoders.values(), self.shared_encoder]:
             encoder.reset_parameters()  # type: ignore[operator]
         self.pwc.reset_parameters()
+        if self.history is not None:
+            self.history.reset_parameters()
 
     @classmethod
     def _sizes(cls, data: HeteroData) -> dict[str, Any]:
@@ -156,6 +169,7 @@ class LIRDRec(Recommender):
         similar_t: Edges | None = None,
         masks: Mapping[str, Tensor | None] | None = None,
         user_id: Tensor | None = None,
+        history: Tensor | None = None,
     ) -> Embeddings:
         r"""Encodes from explicit tensors.
 
@@ -168,10 +182,12 @@ class LIRDRec(Recommender):
             similar_t (tuple, optional): Its transpose, for a faster backward pass.
             masks (mapping of str to Tensor, optional): Which items have each modality :math:`(|\mathcal{I}|)`.
             user_id (Tensor, optional): The ids of the users, if these are not all users in order.
+            history (Tensor, optional): The latest items of the users, for a sequential model.
         """
         item = self.encode_items(xs, spectrum, masks)
         user, item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
-        return Embeddings(self.pwc(user, user_id), item)
+        user = self.pwc(user, user_id)
+        return Embeddings(user if self.history is None else self.history(user, item, history), item)
 
     def encode_items(
         self, xs: Mapping[str, Tensor], spectrum: Tensor, masks: Mapping[str, Tensor | None] | None = None
@@ -232,13 +248,36 @@ class LIRDRec(Recommender):
         user_id = data[USER].get('n_id')
         if user_id is None and data[USER].num_nodes != self.num_users:
             raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
-        return xs, spectrum, *edges(data), masks, user_id
+        return xs, spectrum, *edges(data), masks, user_id, None if self.history is None else self._histories(data, USER)
+
+    def _histories(self, data: HeteroData, of: Any) -> Tensor:
+        r"""Returns the latest items of all users or before all interactions."""
+        assert self.history is not None
+        history = data[of].get('history')
+        if history is None or history.size(1) != self.history.length:
+            got = 'none' if history is None else f'of length {history.size(1)}'
+            raise ValueError(f"'data' needs histories: apply `History({self.history.length})` to it (got {got})")
+        if 'n_id' in data[USER]:
+            raise ValueError("'history' needs the whole graph, whose items histories name (got a sampled sub-graph)")
+        return history  # type: ignore[no-any-return]
+
+    def _history_before(self, data: HeteroData, user: Tensor, item: Tensor) -> Tensor:
+        r"""Returns the items that the users had when they came to the given ones, :math:`(B, n)`."""
+        history = self._histories(data, INTERACTS)
+        known = data[INTERACTS].edge_index[0] * data[ITEM].num_nodes + data[INTERACTS].edge_index[1]  # sorted
+        wanted = user * data[ITEM].num_nodes + item
+        edge = torch.searchsorted(known, wanted).clamp(max=known.numel() - 1)
+        if not known.is_cuda and not torch.equal(known[edge], wanted):
+            raise ValueError("'pos' needs to be training interactions, before which there is a history (got others)")
+        return history.index_select(0, edge)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id = self._inputs(data)
+        xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id, _ = self._inputs(data)
         item = self.encode_items(xs, spectrum, masks)
         views, z_item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
         u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, user_id))
+        if self.history is not None:
+            u = self.history(u, z_item, self._history_before(data, user, pos))
         z_item = z_item.unsqueeze(1)
         if self.objective == 'bpr':
             rows, reg_item = rows_and_mean_square(z_item, torch.cat([pos, neg]))

@@ -225,3 +225,23 @@ def test_scoring_changes_the_length_of_embeddings_alone(views):
     for scoring in ('euclid', -0.5, float('nan')):
         with pytest.raises(ValueError, match=rf"'scoring' needs to be 'dot', 'cosine' or .* \(got {scoring!r}\)"):
             LIRDRec.from_data(train, scoring=scoring)
+
+
+def test_history_is_what_came_before_the_interaction(views):
+    train = views[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=4).eval()
+    user, pos = train[INTERACTS].edge_index[:, [5, 90]]
+    assert torch.equal(model._history_before(train, user, pos), train[INTERACTS].history[[5, 90]])
+    plain = LIRDRec.from_data(train, hidden_channels=8).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    expected = model.history(*plain.encode(train), train['user'].history)
+    assert torch.allclose(model.encode(train).user, expected)
+    with pytest.raises(ValueError, match="'pos' needs to be training interactions"):
+        model.loss(train, user, views[1][INTERACTS].edge_label_index[1, user], pos)
+    with pytest.raises(ValueError, match=r'apply `History\(3\)` to it \(got of length 4\)'):
+        LIRDRec.from_data(train, hidden_channels=8, history=3).encode(train)
+    train['user'].n_id = torch.arange(64)
+    with pytest.raises(ValueError, match="'history' needs the whole graph"):
+        model.encode(train)
+    with pytest.raises(ValueError, match="'history' needs to be non-negative"):
+        LIRDRec.from_data(train, history=-1)

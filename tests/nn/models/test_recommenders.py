@@ -7,7 +7,7 @@ from torch_geometric.transforms import Compose
 from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, LightGCN, LIRDRec, Popularity, SoftmaxLIRDRec
-from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 CASES = {
@@ -18,6 +18,8 @@ CASES = {
     'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'pwc': 'uniform'}),
     'LIRDRec-softmax': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'dropout': 0.3}),
     'SoftmaxLIRDRec': (SoftmaxLIRDRec, {'hidden_channels': 8}),
+    'LIRDRec-history': (LIRDRec, {'hidden_channels': 8, 'history': 4}),
+    'SoftmaxLIRDRec-history': (SoftmaxLIRDRec, {'hidden_channels': 8, 'history': 4}),
     'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 'batch'}),
     'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 20}),
     'LightGCN': (LightGCN, {'hidden_channels': 8}),
@@ -63,7 +65,7 @@ def test_embeddings_and_gradients(name, views):
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('name', CASES)
 def test_layout_and_edge_order_do_not_matter(name, layout, data):
-    train = FixedSplit()(data)[0]
+    train = History(4)(FixedSplit()(data)[0])
     expected = build(name, train).eval().encode(InteractionGraph()(train))
     perm = torch.randperm(train[INTERACTS].edge_index.size(1))
     train[INTERACTS].edge_index = train[INTERACTS].edge_index[:, perm]
