@@ -87,6 +87,7 @@ DATASETS = {
     'microlens_50k': (microlens_50k, LeaveLastOut()),
     'fake': (fake, FixedSplit()),
 }
+BY_TIME = ('scientific', 'scientific_text', 'microlens_50k')  # where the last interactions are held out
 
 
 @functools.cache
@@ -104,13 +105,17 @@ def split(name: str) -> BaseTransform:
     return FixedSplit() if name in PUBLISHED else DATASETS[name][1]
 
 
-def hide(train: HeteroData, val: HeteroData, seed: int = 0) -> tuple[HeteroData, HeteroData]:
-    r"""Takes as many training interactions from each user as it has validation positives, but for its last one, so that
-    the validation view is to training what the test view is: there, validation positives were not trained on either
-    and stay candidates, and a model that ranks them high is the worse for it."""
+def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False) -> tuple[HeteroData, HeteroData]:
+    r"""Takes as many training interactions from each user as it has validation positives, but never its only one, so
+    that the validation view is to training what the test view is: there, validation positives were not trained on
+    either and stay candidates, and a model that ranks them high is the worse for it. They are drawn at random, or the
+    latest where validation is later than training."""
     user = train[INTERACTS].edge_index[0]
-    order = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(seed))
-    order = order[user[order].argsort(stable=True)]  # at random within each user
+    if latest:
+        order = train[INTERACTS].time.argsort(stable=True)
+    else:
+        order = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(seed))
+    order = order[user[order].argsort(stable=True)]  # within each user
     count = user.bincount(minlength=train[USER].num_nodes)
     rank = torch.arange(user.numel()) - (count.cumsum(0) - count)[user[order]]
     hidden = val[INTERACTS].edge_label_index[0].bincount(minlength=train[USER].num_nodes).minimum(count - 1)

@@ -32,7 +32,7 @@ from benchmarks import rows
 from benchmarks.quality import catalogues
 from lirdrec_pyg import Embeddings, Recommender, evaluate, fit, nn
 from lirdrec_pyg.evaluate import top_k
-from lirdrec_pyg.transforms import InteractionGraph
+from lirdrec_pyg.transforms import History, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS
 
 ROWS = Path(__file__).parent / 'results' / 'runs.csv'
@@ -68,8 +68,10 @@ def views(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroD
     data = catalogues.load(job['dataset'], root)
     train, val, held_out = catalogues.split(job['dataset'])(data)
     if hide:
-        train, val = catalogues.hide(train, val)
+        train, val = catalogues.hide(train, val, latest=job['dataset'] in catalogues.BY_TIME)
     train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
+    if settings.get('model', {}).get('history'):
+        train = History(settings['model']['history'])(train)
     train = InteractionGraph()(train)
     return (train, val, held_out) if test else (train, val)
 
