@@ -396,7 +396,9 @@ class Retriever:
             np.save(data / 'seen.npy', self._seen.numpy())
             (data / 'ids.json').write_text(json.dumps({kind: ids.tolist() for kind, ids in self._ids.items()}))
             if self._faiss is not None:
-                faiss.write_index(self._faiss, str(data / 'index.faiss'))
+                with (data / 'index.faiss').open('wb') as file:  # FAISS itself ignores an error of closing a file
+                    writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+                    faiss.write_index(self._faiss, writer)
             manifest = {
                 'format': FORMAT,
                 'data': data.name,

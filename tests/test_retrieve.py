@@ -267,6 +267,33 @@ def test_a_killed_save_leaves_the_old_one(tmp_path):
     assert len(list(tmp_path.glob('data-*'))) == 1
 
 
+FULL = """
+import resource, signal, sys, torch
+from pathlib import Path
+from lirdrec_pyg.retrieve import Retriever
+from lirdrec_pyg.typing import Embeddings
+folder = Path(sys.argv[1])
+retriever = Retriever.load(folder)
+size = (next(folder.glob('data-*')) / sys.argv[2]).stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, resource.RLIM_INFINITY))  # its last bytes don't fit
+try:
+    retriever.save(folder)
+except OSError:
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize('name', ['item.npy', 'index.faiss'])
+def test_a_save_without_room_for_the_last_bytes_fails_and_leaves_the_old_one(tmp_path, name):
+    retriever = Retriever(Embeddings(torch.randn(3, 4), torch.randn(300, 4)), index='HNSW8')
+    retriever.save(tmp_path)
+    result = subprocess.run([sys.executable, '-c', FULL, str(tmp_path), name], check=False)
+    assert result.returncode == 3
+    assert len(list(tmp_path.iterdir())) == 2
+    pd.testing.assert_frame_equal(Retriever.load(tmp_path).recommend([1], 5), retriever.recommend([1], 5))
+
+
 @pytest.mark.parametrize('name', ['user.npy', 'item.npy', 'seen.npy', 'ids.json', 'index.faiss'])
 @pytest.mark.parametrize('damage', ['truncated', 'changed', 'missing'])
 def test_load_refuses_a_damaged_folder(shop, tmp_path, name, damage):
