@@ -438,23 +438,33 @@ class Retriever:
             raise FileNotFoundError(f"no folder '{folder}'")
         try:
             manifest = json.loads((folder / 'manifest.json').read_text())
-        except (FileNotFoundError, ValueError) as error:
+            if manifest['format'] != FORMAT:
+                raise ValueError(f"'{folder}' needs to be of format {FORMAT} (got {manifest['format']})")
+            index, made_by, settings = (manifest[key] for key in ('index', 'checkpoint', 'settings'))
+            data = folder / manifest['data']
+            files = [f'{USER}.npy', f'{ITEM}.npy', 'seen.npy', 'ids.json'] + ['index.faiss'] * (index != 'Flat')
+            checksums = {name: manifest['sha256'][name] for name in files}
+        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"'{folder}' is no saved retriever: its manifest.json is missing or damaged") from error
-        if manifest.get('format') != FORMAT:
-            raise ValueError(f"'{folder}' needs to be of format {FORMAT} (got {manifest.get('format')})")
-        data = folder / manifest['data']
-        for name, expected in manifest['sha256'].items():
+        for name, expected in checksums.items():
             if not (data / name).is_file() or _sha256(data / name) != expected:
                 raise ValueError(f"'{data / name}' is missing, truncated or changed: its sha256 needs to be {expected}")
-        if checkpoint is not None and _sha256(Path(checkpoint)) != (manifest['checkpoint'] or {}).get('sha256'):
-            raise ValueError(f"'{folder}' is of another model than '{checkpoint}' (got {manifest['checkpoint']})")
+        if checkpoint is not None and _sha256(Path(checkpoint)) != (made_by or {}).get('sha256'):
+            raise ValueError(f"'{folder}' is of another model than '{checkpoint}' (got {made_by})")
         ids = json.loads((data / 'ids.json').read_text())
-        user, item, seen = (torch.from_numpy(np.load(data / f'{name}.npy')) for name in (USER, ITEM, 'seen'))
+        user, item, seen = (
+            torch.from_numpy(np.load(data / f'{name}.npy', allow_pickle=False)) for name in (USER, ITEM, 'seen')
+        )
         out = cls(Embeddings(user, item), ids[USER], ids[ITEM], seen)
-        out.index, out.checkpoint = manifest['index'], manifest['checkpoint']
-        if out.index != 'Flat':
+        out.index, out.checkpoint = index, made_by
+        if index != 'Flat':
             out._faiss = faiss.read_index(str(data / 'index.faiss'))
-        out.configure(**manifest['settings'])
+            found = (out._faiss.ntotal, out._faiss.d)
+            if found != tuple(item.shape):
+                raise ValueError(
+                    f"'{data / 'index.faiss'}' needs to be of {tuple(item.shape)} embeddings (got {found})"
+                )
+        out.configure(**settings)
         return out
 
     def __repr__(self) -> str:

@@ -1,3 +1,5 @@
+import hashlib
+import io
 import json
 import signal
 import subprocess
@@ -132,6 +134,41 @@ def test_retriever_equals_brute_force(index, data):
         found = {int(raw[1:]) for raw in own['item']}
         assert len(own) == len(found) == min(k, len(rest - excluded.get(u, set())))
         assert found <= rest - excluded.get(u, set())
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_long_histories_and_filters_equal_brute_force(data):
+    draw = data.draw
+    num_items = draw(st.integers(3000, 6000))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    emb = Embeddings(*(torch.randn(n, 3, generator=generator) for n in (3, num_items)))
+    k = draw(st.integers(1, 50))
+    excluded = {}
+    for u in range(3):  # the best ones, or any, but always more than 2,048 of them
+        count = draw(st.integers(2049, num_items))
+        best = draw(st.booleans())
+        order = (emb.item @ emb.user[u]).argsort(descending=True) if best else None
+        order = torch.randperm(num_items, generator=generator) if order is None else order
+        excluded[u] = set(order[:count].tolist())
+    allowed = blocked = None
+    if draw(st.booleans()):
+        share = draw(st.floats(0.01, 1.0))
+        allowed = set((torch.rand(num_items, generator=generator) < share).nonzero().view(-1).tolist())
+    if draw(st.booleans()):
+        blocked = draw(st.sets(st.integers(0, num_items - 1), max_size=30))
+    index = draw(st.sampled_from(['Flat', 'IVF4,Flat']))
+    kwargs = {} if index == 'Flat' else {'nprobe': 4}
+    users = [f'u{u}' for u in range(3)]
+    retriever = Retriever(emb, users, names(range(num_items)), pairs(excluded), index, **kwargs)
+    table = retriever.recommend(
+        users,
+        k,
+        allowed=None if allowed is None else names(sorted(allowed)),
+        blocked=None if blocked is None else names(sorted(blocked)),
+    )
+    rest = set(range(num_items) if allowed is None else allowed) - (blocked or set())
+    check(table, emb, range(3), k, excluded, rest)
 
 
 @pytest.fixture
@@ -316,12 +353,66 @@ def test_load_refuses(shop, tmp_path):
     retriever_of(shop).save(tmp_path)
     manifest = json.loads((tmp_path / 'manifest.json').read_text())
     assert manifest['versions']['faiss'] == faiss.__version__
+    assert set(manifest['versions']) == {'faiss', 'torch', 'numpy', 'python'}
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.glob('data-*/*')}
+    assert manifest['sha256'] == files
     (tmp_path / 'manifest.json').write_text(json.dumps(manifest | {'format': 9}))
     with pytest.raises(ValueError, match=r'needs to be of format 1 \(got 9\)'):
         Retriever.load(tmp_path)
-    (tmp_path / 'manifest.json').write_text(json.dumps(manifest)[:50])
-    with pytest.raises(ValueError, match='missing or damaged'):
+    for key in ('format', 'index', 'data', 'sha256', 'checkpoint', 'settings'):
+        rest = {name: value for name, value in manifest.items() if name != key}
+        (tmp_path / 'manifest.json').write_text(json.dumps(rest))
+        with pytest.raises(ValueError, match='missing or damaged'):
+            Retriever.load(tmp_path)
+    for text in (json.dumps(manifest)[:50], '[]', json.dumps(manifest | {'sha256': {}})):
+        (tmp_path / 'manifest.json').write_text(text)
+        with pytest.raises(ValueError, match='missing or damaged'):
+            Retriever.load(tmp_path)
+
+
+def replaced(folder, **files):
+    r"""Puts other files into a saved retriever, checksums and all."""
+    manifest = json.loads((folder / 'manifest.json').read_text())
+    for name, content in files.items():
+        name = name.replace('_', '.')
+        (folder / manifest['data'] / name).write_bytes(content)
+        manifest['sha256'][name] = hashlib.sha256(content).hexdigest()
+    (folder / 'manifest.json').write_text(json.dumps(manifest))
+
+
+def test_load_refuses_files_that_do_not_go_together(shop, tmp_path):
+    retriever = retriever_of(shop, 'HNSW8')
+    retriever.save(tmp_path / 'more')
+    emb, _ = shop
+    Retriever(Embeddings(emb.user, emb.item[:500]), index='HNSW8').save(tmp_path / 'less')
+    for name, message in [
+        ('index.faiss', r"index.faiss' needs to be of \(10000, 16\) embeddings \(got \(500, 16\)\)"),
+        ('item.npy', 'item ids need to be as many as embeddings, 500'),
+    ]:
+        retriever.save(tmp_path / 'more')
+        replaced(tmp_path / 'more', **{name.replace('.', '_'): next(tmp_path.glob(f'less/*/{name}')).read_bytes()})
+        with pytest.raises(ValueError, match=message):
+            Retriever.load(tmp_path / 'more')
+
+
+class Bomb:
+    r"""Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_load_runs_nothing(tmp_path):
+    Retriever(Embeddings(torch.randn(3, 4), torch.randn(5, 4))).save(tmp_path)
+    file = io.BytesIO()
+    np.save(file, np.array([Bomb(tmp_path / 'ran')], dtype=object), allow_pickle=True)
+    replaced(tmp_path, user_npy=file.getvalue())
+    with pytest.raises(ValueError, match='allow_pickle=False'):
         Retriever.load(tmp_path)
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_retriever_refuses(shop):
