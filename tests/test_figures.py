@@ -24,7 +24,7 @@ def test_figures_with_rows_are_drawn(name, tmp_path, monkeypatch, capsys):
 
 
 def test_speed_figures_have_rows(tmp_path, monkeypatch, capsys):
-    for name in ('propagation', 'scaling', 'knn', 'ranking', 'time_to_quality'):
+    for name in ('propagation', 'scaling', 'knn', 'ranking', 'scale', 'retrieval', 'time_to_quality'):
         said, drawn = draw(name, tmp_path / name, monkeypatch, capsys)
         assert said.endswith('drawn')
         assert [path.name for path in drawn] == [f'{name}.png']

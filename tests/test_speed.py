@@ -65,10 +65,12 @@ def test_quick(script, tmp_path):
 def test_retrieval_quick(tmp_path):
     rows = tmp_path / 'rows.csv'
     args = [sys.executable, '-m', 'benchmarks.speed.retrieval', '--quick', '--rows', str(rows)]
+    args += ['--plot', str(tmp_path / 'plot.png')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     with rows.open(newline='') as file:
         table = list(csv.DictReader(file))
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
     exact = [row for row in table if row['index'] == 'Flat']
     assert [float(row['recall@20']) for row in exact] == [1.0]
     assert max(float(row['recall@20']) for row in table if row['index'].startswith('HNSW')) > 0.9
@@ -105,10 +107,12 @@ def test_quick_kernels(script, tmp_path):
 def test_scale_quick(tmp_path):
     rows = tmp_path / 'rows.csv'
     args = [sys.executable, '-m', 'benchmarks.speed.scale', '--quick', '--rows', str(rows)]
+    args += ['--plot', str(tmp_path / 'plot.png')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     with rows.open(newline='') as file:
         (row,) = csv.DictReader(file)
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
     assert float(row['knn_recall']) > 0.9
     assert 0 < int(row['items_a_step']) <= 2000
     assert float(row['epoch_s']) > 0

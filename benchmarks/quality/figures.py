@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.markdown import read
 from benchmarks.quality.tables import NAMES
-from benchmarks.speed import knn, propagation, ranking, scaling
+from benchmarks.speed import knn, propagation, ranking, retrieval, scale, scaling
 
 ROOT = Path(__file__).parents[2]
 QUALITY = ROOT / 'benchmarks' / 'quality' / 'results'
@@ -244,6 +244,8 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     'scaling': speed(scaling, 'scaling'),
     'knn': speed(knn, 'knn'),
     'ranking': speed(ranking, 'ranking'),
+    'scale': speed(scale, 'scale'),
+    'retrieval': speed(retrieval, 'retrieval'),
     'time_to_quality': time_to_quality,
 }
 

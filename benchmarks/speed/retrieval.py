@@ -15,6 +15,7 @@ import math
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -118,10 +119,12 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', help='some of: Flat, HNSW, IVF; prefixes of factory strings')
     parser.add_argument('--quick', action='store_true', help='5,000 items and 100 users; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    parser.add_argument('--plot', type=Path, help='draw recall against latency, as PNG')
     args = parser.parse_args()
     faiss.omp_set_num_threads(torch.get_num_threads())
     if args.quick:
         args.items, args.users, args.width = [5000], 100, 96
+    drawn: list[rows.Row] = []
     for num_items in args.items:
         out = run(num_items, args.users, args.width, args.batch_size, args.only)
         shown = [
@@ -139,6 +142,47 @@ def main() -> None:
         if args.rows or not args.quick:
             for row in out:
                 rows.append(args.rows or RESULTS, row)
+        drawn += out
+    if args.plot:
+        plot(drawn, args.plot)
+
+
+def plot(out: list[rows.Row], path: Path) -> None:
+    r"""Draws recall against the latency of one user and against the users a second in batches, a line for each index
+    and a line of panels for each size of the catalogue."""
+    import matplotlib.pyplot as plt
+
+    sizes = sorted({int(row['items']) for row in out})
+    figure, axes = plt.subplots(
+        len(sizes), 2, figsize=(9, 3 * len(sizes) + 0.6), layout='constrained', sharex='col', sharey=True, squeeze=False
+    )
+    kinds = list(dict.fromkeys(str(row['index']) for row in out))
+    for line, size in zip(axes, sizes, strict=True):
+        for number, kind in enumerate(kinds):
+            group = [row for row in out if int(row['items']) == size and row['index'] == kind]
+            recall = [float(row['recall@20']) for row in group]
+            style: dict[str, Any] = {'marker': 'o', 'markersize': 4, 'color': f'C{number}', 'label': kind}
+            line[0].plot([float(row['p50_ms']) for row in group], recall, **style)
+            tail = [float(row['p99_ms']) for row in group]
+            line[0].plot(tail, recall, linestyle=':', marker='.', markersize=4, color=f'C{number}')
+            line[1].plot([float(row['batch_users_per_s']) for row in group], recall, **style)
+        line[0].set_ylabel(f'{size:,} items\nrecall@20 of the exact answer')
+        for axis in line:
+            axis.set_xscale('log')
+            axis.grid(alpha=0.3)
+    for axis in axes[-1]:
+        low, high = axis.get_xlim()
+        ticks = [m * 10**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10**e <= high]
+        axis.set_xticks(ticks, [f'{tick:,g}' for tick in ticks])
+        axis.minorticks_off()
+    axes[-1, 0].set_xlabel('milliseconds for one user, p50 (solid) and p99 (dotted)')
+    axes[-1, 1].set_xlabel(f'users a second in batches of {out[0]["batch_size"]}')
+    handles = {
+        handle.get_label(): handle for line in axes for handle in line[0].get_lines() if handle.get_label() in kinds
+    }
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(kinds), fontsize=8)
+    figure.suptitle(f'Retriever, {out[0]["width"]} columns, {out[0]["threads"]} thread')
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument('--folder', type=Path, help='where the features go (default: a temporary folder)')
     parser.add_argument('--quick', action='store_true', help='2,000 items; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    parser.add_argument('--plot', type=Path, help='draw time and memory of all rows of the file, as PNG')
     args = parser.parse_args()
     if args.quick:
         args.items, args.interactions, args.steps, args.index, args.columns = 2000, 20_000, 2, 'IVF16,Flat', 16
@@ -130,6 +132,42 @@ def main() -> None:
         print(f'{name:<22}{value}')
     if args.rows or not args.quick:
         rows.append(args.rows or RESULTS, row | rows.environment())
+    if args.plot:
+        plot(rows.read(args.rows or RESULTS), args.plot)
+
+
+def plot(out: list[rows.Row], path: Path) -> None:
+    r"""Draws the time of each phase and the peak memory up to it, against the size of the catalogue."""
+    import matplotlib.pyplot as plt
+
+    out = sorted(out, key=lambda row: int(row['items']))
+    items = [int(row['items']) for row in out]
+    phases = {
+        'knn': 'item graph',
+        'graph': 'adjacency',
+        'epoch': 'epoch of mini-batches (from its steps)',
+        'inference': 'inference of everything',
+    }
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), layout='constrained')
+    for number, (phase, label) in enumerate(phases.items()):
+        style: dict[str, Any] = {'marker': 'o', 'color': f'C{number}'}
+        axes[0].loglog(items, [float(row[f'{phase}_s']) for row in out], label=label, **style)
+        peak = 'training' if phase == 'epoch' else phase
+        axes[1].loglog(items, [float(row[f'{peak}_peak_gib']) for row in out], **style)
+    axes[1].axhline(16, color='black', linestyle=':')
+    axes[1].annotate('16 GiB', (items[0], 16), xytext=(0, 3), textcoords='offset points', fontsize=8)
+    axes[0].set_ylabel('seconds')
+    axes[1].set_ylabel('peak memory of the process so far, GiB')
+    ticks = [f'{int(row["items"]):,}\n{int(row["interactions"]):,}' for row in out]
+    for axis in axes:
+        axis.set_xticks(items, ticks)
+        axis.minorticks_off()
+        axis.set_xlabel('items, and interactions')
+        axis.grid(alpha=0.3)
+    axes[1].set_yticks(gib := [0.5, 1, 2, 4, 8, 16], labels=map(str, gib))
+    figure.legend(loc='outside lower center', ncols=len(phases), fontsize=8)
+    figure.suptitle(f'Mini-batches: {out[0]["columns"]} feature columns, {out[0]["threads"]} thread')
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == '__main__':
