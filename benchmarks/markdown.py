@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from scipy.stats import ttest_rel
 
 
 def read(path: Path, **cells: Any) -> pd.DataFrame:
@@ -30,3 +31,14 @@ def spread(values: 'pd.Series[float]') -> str:
     r"""Returns mean ± standard deviation without the leading zeros."""
     mean = f'{values.mean():.4f}'.removeprefix('0')
     return mean if len(values) < 2 else f'{mean} ± {values.std():.4f}'.replace('± 0', '± ')
+
+
+def paired(values: 'pd.Series[float]', base: 'pd.Series[float]') -> str:
+    r"""Returns the mean difference of two series over the seeds that are in both, its standard deviation, and p of a
+    paired t-test."""
+    values, base = values.align(base, join='inner')
+    difference = values - base
+    if len(difference) < 2 or difference.abs().max() < 1e-6:  # what rows are rounded to
+        return f'{difference.mean() + 0:+.4f}'.replace('0.', '.')
+    p = ttest_rel(values, base).pvalue
+    return f'{difference.mean():+.4f} ± {difference.std():.4f}'.replace('0.', '.') + f' (p {p:.1g})'

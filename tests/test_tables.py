@@ -1,6 +1,7 @@
 import pandas as pd
 import pytest
 
+from benchmarks.markdown import paired
 from benchmarks.quality import tables
 
 
@@ -114,3 +115,28 @@ def test_cold_items_stand_beside_chance(results):
     ]  # fmt: skip
     assert '| by chance | .5000 |' in made('cold-fake')
     assert '| fake: LIRDRec, no item graph (1) | .2500 |' in made('cold')
+
+
+def test_seeds_are_paired():
+    values, base = pd.Series([0.3, 0.5, 0.4, 9], [0, 1, 2, 7]), pd.Series([0.3, 0.1, 0.2], [2, 0, 1])
+    assert paired(values, base) == '+.2000 ± .1000 (p 0.07)'
+    assert paired(base, values) == '-.2000 ± .1000 (p 0.07)'
+    assert paired(base, base) == '+.0000'
+    assert paired(values[:1], base) == '+.2000'
+
+
+def test_users_folded_in_stand_beside_those_trained_with(results):
+    pd.DataFrame(
+        [
+            {'dataset': 'fake', 'method': method, 'seed': seed, 'seconds': seconds}
+            | dict.fromkeys(['held_out_recall@20', 'held_out_ndcg@20'], value + step * seed)
+            for method, value, step, seconds in [
+                ('trained with them', 0.3, 0.1, 40),
+                ('folded in (none)', 0.2, 0.12, 0.004),
+            ]
+            for seed in range(2)
+        ]
+    ).to_csv(results / 'fold_in.csv', index=False)
+    found = made('fold_in-fake')
+    assert '| trained with them (2) | .3500 ± .0707 |  | .3500 ± .0707 |  | 40 |' in found
+    assert '| folded in (2) | .2600 ± .0849 | -.0900 ± .0141 (p 0.07) |' in found

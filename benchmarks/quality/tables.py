@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.markdown import read, spread, table
+from benchmarks.markdown import paired, read, spread, table
 from benchmarks.speed import tables as speed
 
 ROOT = Path(__file__).parents[2]
@@ -238,23 +238,46 @@ def precision() -> str:
 
 
 def onboard() -> str:
-    r"""Items onboarded, or there from the start."""
+    r"""Items onboarded, made anew with the same weights, trained on, or there from the start."""
     rows = read(RESULTS / 'onboard.csv')
     lines = []
-    for (dataset, method), part in rows.groupby(['dataset', 'method'], sort=False):
-        cells = ['', ''] if dataset == 'generated' else [spread(part[f'{key}_recall@20']) for key in ('cold', 'all')]
-        seconds, change = ('', '') if method != 'onboarded' else (f'{part["seconds"].median():.2f}', '0')
-        if part['largest_change'].max() > 0:
-            change = f'{part["largest_change"].max():.0e}'
-        name = f'{dataset}, {part["new"].iloc[0]:,} into {part["items"].iloc[0]:,}: {method} ({len(part)})'
-        lines.append([name, *cells, seconds, change])
-    header = [
-        'items (seeds)',
-        'recall@20 among new items',
-        'among all items',
-        'seconds',
-        'largest change of the others',
-    ]
+    for dataset, group in rows.groupby('dataset', sort=False):
+        recall = {
+            method: part.set_index('seed')[['cold_recall@20', 'all_recall@20']]
+            for method, part in group.groupby('method', sort=False)
+        }
+        for method, part in group.groupby('method', sort=False):
+            cells = [''] * 4
+            if dataset != 'generated':
+                for at, key in enumerate(('cold_recall@20', 'all_recall@20')):
+                    cells[2 * at] = spread(part[key])
+                    if method != 'onboarded':
+                        cells[2 * at + 1] = paired(recall[method][key], recall['onboarded'][key])
+            seconds = f'{part["seconds"].median():.2f}' if method == 'onboarded' else ''
+            change = part['largest_change'].max()
+            change = '' if pd.isna(change) else f'{change:.0e}' if change > 0 else '0'
+            name = NAMES.get(str(dataset), dataset)
+            name = f'{name}, {part["new"].iloc[0]:,} into {part["items"].iloc[0]:,}: {method} ({len(part)})'
+            lines.append([name, *cells, seconds, change])
+    header = ['items (seeds)', 'recall@20 among new items', 'against onboarded', 'among all items', 'against onboarded']
+    return table([*header, 'seconds', 'largest change of the others'], lines)
+
+
+def fold_in(dataset: str) -> str:
+    r"""Users folded in, or in training from the start."""
+    rows = read(RESULTS / 'fold_in.csv', dataset=dataset)
+    names = {'folded in (none)': 'folded in', 'folded in (mean)': "folded in with the others' mean free vectors"}
+    base = rows[rows['method'] == 'trained with them'].set_index('seed')
+    lines = []
+    for method, part in rows.groupby('method', sort=False):
+        cells = []
+        for key in ('held_out_recall@20', 'held_out_ndcg@20'):
+            same = method == 'trained with them'
+            cells += [spread(part[key]), '' if same else paired(part.set_index('seed')[key], base[key])]
+        seconds = part['seconds'].median()
+        cells.append('' if seconds == 0 else f'{seconds:.0f}' if seconds > 1 else f'{seconds:.3f}')
+        lines.append([f'{names.get(str(method), method)} ({len(part)})', *cells])
+    header = ['new users (seeds)', 'recall@20', 'against training', 'ndcg@20', 'against training', 'seconds']
     return table(header, lines)
 
 
@@ -270,6 +293,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'transfer': transfer,
     'precision': precision,
     'onboard': onboard,
+    'fold_in': fold_in,
     'epoch': speed.epoch,
     'propagation': speed.propagation,
     'ranking': speed.ranking,
