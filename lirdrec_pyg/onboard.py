@@ -134,24 +134,41 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
 
 
 @torch.no_grad()
-def encode_new_items(model: LIRDRec, data: HeteroData, new: Tensor, layers: Tensor | None = None) -> Tensor:
-    r"""Returns the embeddings of new items, equal to those of ``model.encode(data)``.
+def encode_new_items(
+    model: LIRDRec, data: HeteroData, new: Tensor, layers: Tensor | None = None, borrow: float = 0.0
+) -> Tensor:
+    r"""Returns the embeddings of new items, by default equal to those of ``model.encode(data)``.
 
     An item without interactions is its content, :math:`\mathbf{z}_i = \mathbf{z}^{(0)}_i`, plus what the item graph
-    brings: given the :func:`item_layers` of the others, only the new rows pass through the encoders.
+    brings: given the :func:`item_layers` of the others, only the new rows pass through the encoders. What other items
+    have from their users it lacks; with :math:`\beta > 0` it borrows that of its neighbours who have some:
+
+    .. math::
+        \mathbf{z}_i = \mathbf{z}^{(0)}_i + \beta \, \frac{\sum_{j: \deg j > 0} S_{ij} \sum_{l=1}^L \mathbf{z}^{(l)}_j}
+        {\sum_{j: \deg j > 0} S_{ij}}
 
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The view that :func:`onboard_items` returned.
         new (Tensor): The node ids of the new items :math:`(N)`.
         layers (Tensor, optional): The layers of all items, or of all but those added last. (default: compute them)
+        borrow (float, optional): :math:`\beta`; with one, a new item is as near to users as its neighbours are.
+            (default: :obj:`0.0`)
 
     Shapes:
         - **output:** :math:`(N, |V| d)`
+
+    Raises:
+        ValueError: If ``borrow`` is negative.
     """
-    z = item_layers(model, data, layers).sum(dim=0)
-    similar = edges(data)[2]
-    z = z if similar is None else model.propagation.propagate_items(z, similar)
+    if not borrow >= 0:
+        raise ValueError(f"'borrow' needs to be non-negative (got {borrow})")
+    layers = item_layers(model, data, layers)
+    z, similar = layers.sum(dim=0), edges(data)[2]
+    if similar is not None:
+        if borrow > 0:
+            z = z + borrow * _of_neighbours(data, layers[1:].sum(dim=0))
+        z = model.propagation.propagate_items(z, similar)
     return model.finish(z[new])
 
 
@@ -235,6 +252,18 @@ def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
         x, has = modality_features(data, name)
         xs[name], masks[name] = x[first:], None if has is None else has[first:]
     return normalize(model.encode_items(xs, data[ITEM].spectrum[first:], masks)).flatten(1)
+
+
+def _of_neighbours(data: HeteroData, x: Tensor) -> Tensor:
+    r"""Returns, for each item without interactions, the mean of :obj:`x` over its neighbours who have some, weighted as
+    the item graph weighs them, and zero for the other items."""
+    seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=x.device)
+    seen[data[INTERACTS].edge_index[1]] = True
+    source, target = data[SIMILAR_TO].edge_index
+    keep = seen[source] & ~seen[target]
+    source, target, weight = source[keep], target[keep], data[SIMILAR_TO].edge_weight[keep]
+    weight = weight / weight.new_zeros(len(seen)).index_add_(0, target, weight)[target]
+    return torch.zeros_like(x).index_add_(0, target, weight.unsqueeze(1) * x[source])
 
 
 def _check(data: HeteroData, features: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> HeteroData:

@@ -72,6 +72,27 @@ def test_onboarding(layout, missing, kwargs):
         assert torch.allclose(encode_new_items(model, data, new, known), after.item[38:], atol=1e-6)
 
 
+@pytest.mark.parametrize('layout', ['csr', 'edge_index'])
+def test_borrows_from_neighbours_what_they_have_of_users(layout):
+    _, part, arguments = catalogue({'image': 0.2}, layout)
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
+    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    layers = item_layers(model, data)
+    z, edges = layers.sum(dim=0), data[SIMILAR_TO]
+    for i in new.tolist():  # as the formula says
+        pairs = [(j, w) for (j, t), w in zip(edges.edge_index.t().tolist(), edges.edge_weight.tolist(), strict=True)
+                 if t == i and j < 38]  # fmt: skip
+        z[i] += 0.7 * sum(w * layers[1:, j].sum(dim=0) for j, w in pairs) / sum(w for _, w in pairs)
+    expected = [z[i] + sum(w * z[j] for (j, t), w in zip(edges.edge_index.t().tolist(), edges.edge_weight, strict=True)
+                           if t == i) for i in new.tolist()]  # fmt: skip
+    found = encode_new_items(model, data, new, layers[:, :38], borrow=0.7)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    old = torch.arange(38)
+    assert torch.allclose(encode_new_items(model, data, old, borrow=0.7), model.encode(part).item, atol=1e-6)
+    with pytest.raises(ValueError, match=r"'borrow' needs to be non-negative \(got -1\)"):
+        encode_new_items(model, data, new, borrow=-1)
+
+
 def test_onboards_day_by_day():
     whole, part, arguments = catalogue()
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
