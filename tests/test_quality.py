@@ -168,9 +168,13 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch):
 
 
 def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
-    rows = onboard.run('fake', 0, 'softmax', 3, tmp_path)
-    assert [row['method'] for row in rows] == ['from the start', 'onboarded']
-    assert min(row['cold_recall@20'] for row in rows) > 0.8
+    rows = {row['method']: row for row in onboard.run('fake', 0, 'softmax', 3, 1, tmp_path)}
+    assert len(rows) == 7
+    assert min(row['cold_recall@20'] for row in rows.values()) > 0.8
+    onboarded, anew = rows['onboarded'], rows['same weights, all made anew']
+    assert onboarded['cold_recall@20'] == pytest.approx(anew['cold_recall@20'], abs=1e-6)  # onboarding costs nothing
+    assert onboarded['largest_change'] < 1e-6 < anew['largest_change']
+    assert all(0 <= row['new_share'] <= 1 for row in rows.values())
     assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6
 
 

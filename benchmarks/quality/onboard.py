@@ -4,8 +4,19 @@ method and seed.
     python -m benchmarks.quality.onboard --root data --seeds 0 1 2
     python -m benchmarks.quality.onboard --items 100000 --new 1000
 
-One item in five is held out. A model that never saw these items onboards them; another was trained in their presence,
-in the item graph, but without their interactions. Both are tested on the interactions of half of the held-out items.
+One item in five is held out, and all methods are tested on the interactions of half of these items. A model that never
+saw them
+
+- ``onboarded``: takes them in by ``onboard_items``;
+- ``onboarded, borrowing``: gives them, too, what their neighbours have of users (``borrow=1``);
+- ``same weights, all made anew``: encodes what the whole pipeline makes of all items, with the same weights;
+- ``trained on without them``: trains for a few epochs more on the items it knows, and takes them in;
+- ``trained on with them``: trains for as many epochs on the item graph of all items, as the next retraining would.
+
+``from the start`` is a model trained in their presence, in the item graph, and ``from the start, borrowing`` that model
+with ``borrow=1``. No method sees their interactions. The validation metric is of the other half of these items.
+``new_share`` is that of the new items among the best 20 of all: where it is larger than theirs of the catalogue, they
+come at the expense of others.
 With --items, a generated catalogue of that size instead takes in --new items: the row says how long that takes and by
 how much the embeddings of the others change.
 """
@@ -22,6 +33,7 @@ from benchmarks import rows
 from benchmarks.quality import catalogues
 from benchmarks.speed.graphs import power_law, with_features
 from lirdrec_pyg import Embeddings, LIRDRec, encode_new_items, evaluate, fit, item_layers, onboard_items
+from lirdrec_pyg.evaluate import top_k
 from lirdrec_pyg.transforms import DCT, ColdItemSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
@@ -57,7 +69,7 @@ def first_items(data: HeteroData, count: int) -> HeteroData:
     return data
 
 
-def run(dataset: str, seed: int, loss: str, epochs: int, root: Path) -> list[rows.Row]:
+def run(dataset: str, seed: int, loss: str, epochs: int, more: int, root: Path) -> list[rows.Row]:
     r"""Returns a row for each method."""
     data = catalogues.load(dataset, root)
     bare = HeteroData()
@@ -65,34 +77,55 @@ def run(dataset: str, seed: int, loss: str, epochs: int, root: Path) -> list[row
     bare[INTERACTS].edge_index = data[INTERACTS].edge_index
     for name in modalities(data):
         bare[ITEM][f'x_{name}'] = data[ITEM][f'x_{name}']
-    (train, _, test), warm = cold_last(bare, seed)
+    (train, val, test), warm = cold_last(bare, seed)
     weights = WEIGHTS if set(modalities(data)) == set(WEIGHTS) else None
     content = ItemKNNGraph(k=10, weights=weights)
 
-    def trained(train: HeteroData) -> tuple[LIRDRec, HeteroData]:
-        train = InteractionGraph()(content(DCT()(train)))
-        model = LIRDRec.from_data(train, seed=seed, loss=loss, scoring='dot' if loss == 'bpr' else 'cosine')
-        fit(model, train, epochs=epochs, lr=1e-3, seed=seed, progress=False)
-        return model, train
+    def prepared(train: HeteroData) -> HeteroData:
+        return InteractionGraph()(content(DCT()(train)))
 
-    results = {}
-    model, graph = trained(train)
-    with torch.no_grad():
-        results['from the start'] = model.encode(graph)
-    model, graph = trained(first_items(train, warm))
+    def trained(train: HeteroData, epochs: int, start: LIRDRec | None = None) -> LIRDRec:
+        model = LIRDRec.from_data(train, seed=seed, loss=loss, scoring='dot' if loss == 'bpr' else 'cosine')
+        if start is not None:
+            model.load_state_dict(start.state_dict())
+        fit(model, train, epochs=epochs, lr=1e-3, seed=seed, progress=False)
+        return model
+
+    whole, part = prepared(train), prepared(first_items(train, warm))
     features = {name: train[ITEM][f'x_{name}'][warm:] for name in modalities(train)}
     clock = time.perf_counter()
-    graph, new = onboard_items(graph, features, k=10, weights=weights)
+    onboarded, new = onboard_items(part, features, k=10, weights=weights)
     seconds = time.perf_counter() - clock
+    first = trained(part, epochs)
+    start = trained(whole, epochs)
+    methods = {
+        'from the start': (start, whole, 0.0),
+        'from the start, borrowing': (start, whole, 1.0),
+        'onboarded': (first, onboarded, 0.0),
+        'onboarded, borrowing': (first, onboarded, 1.0),
+        'same weights, all made anew': (first, whole, 0.0),
+        'trained on without them': (trained(part, more, first), onboarded, 0.0),
+        'trained on with them': (trained(whole, more, first), whole, 0.0),
+    }
     with torch.no_grad():
-        results['onboarded'] = model.encode(graph)
+        before = first.encode(part).item
     out = []
-    for method, embeddings in results.items():
+    for method, (model, graph, borrow) in methods.items():
+        with torch.no_grad():
+            user, item = model.encode(graph)
+            item[new] = encode_new_items(model, graph, new, borrow=borrow)
         row: rows.Row = {'dataset': dataset, 'loss': loss, 'method': method, 'seed': seed, 'new': len(new)}
         for prefix, candidates in [('cold', train[ITEM].cold), ('all', None)]:
-            for metric, value in evaluate(embeddings, test, k=20, candidates=candidates).items():
+            for metric, value in evaluate(Embeddings(user, item), test, k=20, candidates=candidates).items():
                 row[f'{prefix}_{metric}'] = round(value, 6)
-        row |= {'seconds': round(seconds if method == 'onboarded' else 0.0, 4), 'largest_change': 0.0}
+        metrics = evaluate(Embeddings(user, item), val, k=20, metrics=['recall'], candidates=train[ITEM].cold)
+        row['val_cold_recall@20'] = round(metrics['recall@20'], 6)
+        best = top_k(
+            Embeddings(user, item), test[INTERACTS].edge_label_index[0].unique(), 20, test[INTERACTS].edge_index
+        )
+        row['new_share'] = round(float(torch.cat([items for _, items in best]).ge(warm).double().mean()), 4)
+        change = float((item[:warm] - before).abs().max()) if model is first else float('nan')
+        row |= {'seconds': round(seconds if method == 'onboarded' else 0.0, 4), 'largest_change': change}
         out.append(row | {'items': warm} | rows.environment())
     return out
 
@@ -121,6 +154,7 @@ def run_large(num_items: int, num_new: int, width: int = 384) -> rows.Row:
     change = max(float((a - b).abs().max()) for a, b in zip(before, kept, strict=True))
     row: rows.Row = {'dataset': 'generated', 'loss': 'bpr', 'method': 'onboarded', 'seed': 0, 'new': num_new}
     row |= {f'{prefix}_{metric}@20': float('nan') for prefix in ('cold', 'all') for metric in ('recall', 'ndcg')}
+    row |= {'val_cold_recall@20': float('nan'), 'new_share': float('nan')}
     row |= {'seconds': round(seconds, 3), 'largest_change': change, 'items': num_items}
     return row | rows.environment()
 
@@ -132,18 +166,20 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='one run for each')
     parser.add_argument('--loss', default='softmax', help='bpr or softmax (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=20, help='of each model (default: %(default)s)')
+    parser.add_argument('--more', type=int, default=5, help='epochs of training on (default: %(default)s)')
     parser.add_argument('--items', type=int, help='onboard into a generated catalogue of that size instead')
     parser.add_argument('--new', type=int, default=1000, help='how many items (default: %(default)s)')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
     args = parser.parse_args()
-    if args.items:
-        out = [run_large(args.items, args.new)]
-    else:
-        out = [row for seed in args.seeds for row in run(args.dataset, seed, args.loss, args.epochs, args.root)]
-    for row in out:
-        rows.append(args.rows, row)
     shown = ['dataset', 'method', 'seed', 'new', 'cold_recall@20', 'all_recall@20', 'seconds', 'largest_change']
-    print(rows.table(out, shown))
+    for seed in [0] if args.items else args.seeds:
+        if args.items:
+            out = [run_large(args.items, args.new)]
+        else:
+            out = run(args.dataset, seed, args.loss, args.epochs, args.more, args.root)
+        for row in out:
+            rows.append(args.rows, row)
+        print(rows.table(out, shown), flush=True)
 
 
 if __name__ == '__main__':
