@@ -1,5 +1,8 @@
 import csv
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -240,3 +243,56 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         save_atomically({'format': 1, 'value': 2}, path)
     assert load_checkpoint(path)['value'] == 1
     assert os.listdir(tmp_path) == ['checkpoint.pt']
+
+
+SAVE = """
+import os, resource, signal, sys, torch
+from pathlib import Path
+from lirdrec_pyg.fit import load_checkpoint, save_atomically
+path, how = sys.argv[1:]
+if how == 'killed':
+    torch.serialization._save = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+else:  # the last bytes don't fit
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path).stat().st_size - 10, resource.RLIM_INFINITY))
+try:
+    save_atomically(load_checkpoint(path) | {'value': torch.ones(1000)}, path)
+except (OSError, RuntimeError):
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(('how', 'code'), [('killed', -signal.SIGKILL), ('full', 3)])
+def test_a_save_that_is_killed_or_lacks_room_leaves_the_old_checkpoint(tmp_path, how, code):
+    path = tmp_path / 'checkpoint.pt'
+    save_atomically({'format': 1, 'value': torch.zeros(1000)}, path)
+    before = path.read_bytes()
+    result = subprocess.run([sys.executable, '-c', SAVE, str(path), how], check=False, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    assert path.read_bytes() == before
+    assert not load_checkpoint(path)['value'].any()
+    save_atomically({'format': 1, 'value': torch.ones(1000)}, path)
+    assert load_checkpoint(path)['value'].all()
+
+
+class Bomb:
+    r"""Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_a_checkpoint_is_of_this_version_and_runs_nothing(views, tmp_path):
+    path = tmp_path / 'checkpoint.pt'
+    fit(build(views[0]), views[0], epochs=1, checkpoint=path, **KWARGS)
+    state = load_checkpoint(path)
+    torch.save(state | {'format': 2}, path)
+    with pytest.raises(ValueError, match=r'is not a checkpoint of format 1 \(got 2\)'):
+        fit(build(views[0]), views[0], epochs=1, checkpoint=path, resume=True, **KWARGS)
+    torch.save(state | {'history': Bomb(tmp_path / 'ran')}, path)
+    with pytest.raises(ValueError, match=r'is corrupt or not a checkpoint \(UnpicklingError\)'):
+        load_model(LIRDRec, path)
+    assert not (tmp_path / 'ran').exists()
