@@ -8,16 +8,25 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.datasets._amazon import RELEASES, Lines, read_image_features, read_metadata, read_reviews
-from lirdrec_pyg.datasets._common import VERSION, cache_key, is_anonymous, read_features, read_npy, save, sha256
+from lirdrec_pyg.datasets._common import (
+    VERSION,
+    CachedDataset,
+    cache_key,
+    is_anonymous,
+    read_features,
+    read_npy,
+    save,
+    sha256,
+)
 from lirdrec_pyg.datasets._download import download
 from lirdrec_pyg.datasets._interactions import Duplicates, deduplicate, k_core, number
 from lirdrec_pyg.typing import ITEM, USER
 
 
-class AmazonReviews(InMemoryDataset):
+class AmazonReviews(CachedDataset):
     r"""A category of the `Amazon reviews <https://amazon-reviews-2023.github.io>`_, from the raw files of the release
     of 2014, 2018 or 2023: reviews are interactions, and the metadata of an item gives its title, text and image URL.
 
@@ -126,7 +135,7 @@ class AmazonReviews(InMemoryDataset):
             pre_transform,
             force_reload=force_reload or is_anonymous(pre_transform),
         )
-        self.load(self.processed_paths[0], data_cls=HeteroData)
+        self.load(self.processed_paths[0])
         self.provenance: dict[str, Any] = json.loads(Path(self.processed_dir, 'provenance.json').read_text())
 
     @property

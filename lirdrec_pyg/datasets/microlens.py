@@ -4,14 +4,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.datasets._common import cache_key, is_anonymous, make_folder, read_features, read_npy, save
+from lirdrec_pyg.datasets._common import (
+    CachedDataset,
+    cache_key,
+    is_anonymous,
+    make_folder,
+    read_features,
+    read_npy,
+    save,
+)
 from lirdrec_pyg.datasets.interaction_table import InteractionTable
 from lirdrec_pyg.typing import ITEM
 
 
-class MicroLens(InMemoryDataset):
+class MicroLens(CachedDataset):
     r"""A short-video dataset from the `"A Content-Driven Micro-Video Recommendation Dataset at Scale"
     <https://arxiv.org/abs/2309.15379>`_ paper, in its published files.
 
@@ -70,7 +78,7 @@ class MicroLens(InMemoryDataset):
         self._processed_dir = cache / cache_key(self.files, name, list(self.features), k_core, pre_transform)
         make_folder(self._processed_dir)
         super().__init__(str(root), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0], data_cls=HeteroData)
+        self.load(self.processed_paths[0])
 
     @property
     def raw_dir(self) -> str:

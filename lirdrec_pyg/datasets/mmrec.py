@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.data import HeteroData, InMemoryDataset
+from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.datasets._common import (
+    CachedDataset,
     cache_key,
     is_anonymous,
     make_folder,
@@ -35,7 +36,7 @@ PUBLISHED_FILES = {
 }
 
 
-class MMRecDataset(InMemoryDataset):
+class MMRecDataset(CachedDataset):
     r"""A dataset in the folder format of the MMRec framework, such as the published sets ``baby``, ``sports``,
     ``clothing``, ``elec`` and ``microlens``, or your own.
 
@@ -103,7 +104,7 @@ class MMRecDataset(InMemoryDataset):
         self._processed_dir = cache / cache_key(self.files, name, self.modalities, pre_transform)
         make_folder(self._processed_dir)
         super().__init__(str(base), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0], data_cls=HeteroData)
+        self.load(self.processed_paths[0])
 
     @property
     def raw_dir(self) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData, InMemoryDataset, download_url
+from torch_geometric.data import HeteroData, download_url
 
-from lirdrec_pyg.datasets._common import cache_key, is_anonymous, numbers, read_table, read_zip, save
+from lirdrec_pyg.datasets._common import CachedDataset, cache_key, is_anonymous, numbers, read_table, read_zip, save
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
 GENRES = (  # noqa: SIM905
@@ -18,7 +18,7 @@ GENRES = (  # noqa: SIM905
 ).split()
 
 
-class MovieLens100K(InMemoryDataset):
+class MovieLens100K(CachedDataset):
     r"""MovieLens-100K by `GroupLens <https://grouplens.org/datasets/movielens/100k/>`_ as implicit feedback: ratings
     of at least ``min_rating`` are interactions, and users and items with fewer than ``k_core`` of them are removed
     until there are none. There is no split; :mod:`lirdrec_pyg.transforms` has some.
@@ -61,7 +61,7 @@ class MovieLens100K(InMemoryDataset):
         self.min_rating = float(min_rating)
         self.k_core = k_core
         super().__init__(root, transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0], data_cls=HeteroData)
+        self.load(self.processed_paths[0])
 
     @property
     def raw_file_names(self) -> list[str]:

@@ -1,5 +1,6 @@
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -255,3 +256,32 @@ def test_mmrec_reads_features_in_chunks(root):
     has = torch.tensor([True, False, True, True])
     assert torch.equal(read_features(path, 'image', has, chunk_size=3), read_features(path, 'image', has))
     assert read_features(path, 'image', has, chunk_size=1)[1].abs().sum() == 0
+
+
+class Bomb:
+    r"""Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_the_cache_is_read_without_running_anything(root, tmp_path):
+    processed = MMRecDataset(str(root), 'toy').processed_paths[0]
+    content = Path(processed).read_bytes()
+    folder = os.path.dirname(processed)
+    for name in ('pre_transform.pt', 'pre_filter.pt'):
+        torch.save(Bomb(tmp_path / 'ran'), os.path.join(folder, name))
+    MMRecDataset(str(root), 'toy')
+    os.remove(processed)
+    MMRecDataset(str(root), 'toy')  # made again
+    torch.save((Bomb(tmp_path / 'ran'), None), processed)
+    with pytest.raises(ValueError, match=r"data.pt' is damaged or no processed file .*: pass 'force_reload=True'"):
+        MMRecDataset(str(root), 'toy')
+    assert not (tmp_path / 'ran').exists()
+    Path(processed).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match='is damaged'):
+        MMRecDataset(str(root), 'toy')
+    assert MMRecDataset(str(root), 'toy', force_reload=True)[0]['item'].num_nodes == 4
