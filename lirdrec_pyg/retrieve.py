@@ -215,23 +215,22 @@ class Retriever:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
         rows = self._positions(USER, users)
-        mask = None
-        if allowed is not None or blocked is not None:
-            mask = torch.full((self.num_items,), allowed is None)
-            mask[self._positions(ITEM, [] if allowed is None else allowed)] = True
-            mask[self._positions(ITEM, [] if blocked is None else blocked)] = False
         ptr, col = _rows_of(self._rowptr, self._seen[1], rows)
         if not exclude_seen:
             ptr, col = torch.zeros_like(ptr), col[:0]
-        return self._ranked(USER, rows, ITEM, k, ptr, col, mask)
+        return self._ranked(USER, rows, ITEM, k, ptr, col, self._mask(allowed, blocked))
 
-    def similar_items(self, items: Ids, k: int = 10) -> pd.DataFrame:
+    def similar_items(
+        self, items: Ids, k: int = 10, allowed: Ids | None = None, blocked: Ids | None = None
+    ) -> pd.DataFrame:
         r"""Returns the items of largest inner product with the given ones, which is the cosine where embeddings are of
         unit length. The item itself is left out.
 
         Args:
             items (sequence): Their raw ids.
             k (int, optional): The number of similar items each. (default: :obj:`10`)
+            allowed (sequence, optional): The raw ids of the only items to return. (default: all)
+            blocked (sequence, optional): The raw ids of items not to return. (default: none)
 
         Returns:
             A table with the columns ``item``, ``rank`` (from 1), ``similar`` and ``score``.
@@ -240,7 +239,7 @@ class Retriever:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
         rows = self._positions(ITEM, items)
-        return self._ranked(ITEM, rows, 'similar', k, torch.arange(len(rows) + 1), rows, None)
+        return self._ranked(ITEM, rows, 'similar', k, torch.arange(len(rows) + 1), rows, self._mask(allowed, blocked))
 
     def add_items(self, embeddings: Tensor, ids: Ids) -> None:
         r"""Adds new items.
@@ -298,6 +297,15 @@ class Retriever:
         if unknown:
             raise ValueError(f'unknown {kind} ids (got {len(unknown)}, first: {unknown[0]!r})')
         return torch.tensor([self._position[kind][raw] for raw in values], dtype=torch.long)
+
+    def _mask(self, allowed: Ids | None, blocked: Ids | None) -> Tensor | None:
+        r"""Returns which items may be found, nothing where all may."""
+        if allowed is None and blocked is None:
+            return None
+        mask = torch.full((self.num_items,), allowed is None)
+        mask[self._positions(ITEM, [] if allowed is None else allowed)] = True
+        mask[self._positions(ITEM, [] if blocked is None else blocked)] = False
+        return mask
 
     def _sort_seen(self) -> None:
         for nodes, name, size in zip(self._seen, (USER, ITEM), (self.num_users, self.num_items), strict=True):

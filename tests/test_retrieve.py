@@ -221,6 +221,18 @@ def test_similar_items(shop):
         assert table['item'].tolist() == ['i7'] * 3 + ['i2'] * 3
 
 
+@pytest.mark.parametrize('index', ['Flat', 'IVF4,Flat'])
+def test_similar_items_are_filtered(shop, index):
+    emb, _ = shop
+    retriever = retriever_of(shop, index, nprobe=None if index == 'Flat' else 4)
+    rest = set(range(0, 10000, 2)) - {2, 4}
+    allowed, blocked = names(range(0, 10000, 2)), ['i2', 'i4', 'i5']
+    for item in (6, 7):  # allowed itself, and not
+        table = retriever.similar_items([f'i{item}'], 5, allowed, blocked)
+        assert table['similar'].tolist() == names(brute_force(emb.item[item], emb.item, 5, {item}, rest))
+    assert retriever.similar_items(['i7'], 5, allowed=['i7', 'i9'])['similar'].tolist() == ['i9']
+
+
 @pytest.mark.parametrize('index', ['Flat', 'HNSW16'])
 def test_adds_users_items_and_what_they_saw(shop, index):
     retriever = retriever_of(shop, index)
