@@ -1,5 +1,6 @@
 r"""Two processes on CPU train as one does, and survive the death of one."""
 
+import importlib.util
 import os
 import re
 import socket
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lirdrec_pyg import LIRDRec, load_model
+from lirdrec_pyg import LIRDRec, evaluate, load_model
+from lirdrec_pyg.typing import INTERACTS
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = 'examples/distributed.py'
@@ -63,3 +65,28 @@ def test_training_goes_on_after_a_process_dies(tmp_path):
     assert rest == whole[2:]
     states = [load_model(LIRDRec, tmp_path / f'{name}.pt').state_dict() for name in ('whole', 'parts')]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def test_each_process_ranks_its_share_of_the_users(views, monkeypatch):
+    spec = importlib.util.spec_from_file_location('distributed', ROOT / SCRIPT)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    train, val, _ = views
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    ranked, totals = [], []
+
+    def watched(embeddings, view, **kwargs):
+        ranked.append(set(view[INTERACTS].edge_label_index[0].tolist()))
+        return evaluate(embeddings, view, **kwargs)
+
+    monkeypatch.setattr(example, 'evaluate', watched)
+    monkeypatch.setattr(example.dist, 'all_reduce', lambda total: totals.append(total.clone()))
+    for rank in range(3):
+        example.validate(model, train, val, rank, 3)
+    users = set(val[INTERACTS].edge_label_index[0].tolist())
+    assert set.union(*ranked) == users
+    assert sum(map(len, ranked)) == len(users)  # none twice
+    assert max(map(len, ranked)) < len(users) / 2
+    hits, count = torch.stack(totals).sum(dim=0)
+    whole = evaluate(model.encode(train), val, k=20, metrics=['recall'])['recall@20']
+    assert float(hits / count) == pytest.approx(whole, abs=1e-6)
