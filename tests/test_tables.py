@@ -3,6 +3,7 @@ import pytest
 
 from benchmarks.markdown import paired
 from benchmarks.quality import tables
+from benchmarks.speed import tables as speed
 
 
 def made(name):
@@ -60,6 +61,31 @@ def test_models_are_ranked_and_tested(results):
     assert [line[0].strip() for line in lines] == ['B (1)', 'LIRDRec (2)', 'A (2)']
     assert [line[4].strip() for line in lines] == ['.1000', '*.2000 ± .0000*', '**.4000 ± .1414**']
     assert [line[5].strip() for line in lines] == ['', '', '0.01']
+
+
+def test_ablations_stand_in_the_order_of_the_experiment(results):
+    names = ['PCA', 'one of old', 'no PWC', 'softmax', 'LIRDRec']
+    runs(results, 'ablation', 'fake', **dict.fromkeys(names, (0.2, 0.3)))
+    lines = [line.split('|')[1].strip() for line in made('ablation-fake').splitlines() if line.startswith('|')]
+    assert lines[2:] == [f'{name} (2)' for name in ('LIRDRec', 'softmax', 'no PWC', 'PCA', 'one of old')]
+
+
+def test_tiny_probabilities_are_not_zero():
+    assert [tables.probability(p) for p in (0.0, 1e-30, 2.34e-10, 0.0123, 1.0)] == [
+        '< 1e-12', '< 1e-12', '2e-10', '0.01', '1',
+    ]  # fmt: skip
+
+
+def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, 'RESULTS', tmp_path)
+    columns = ['competitor', 'size', 'epoch_and_validation_s', 'times_faster']
+    rows = [('straightforward', 'baby', 30, 1), ('bf16', 'baby', 10, 3), ('bf16', 'baby', 8, 3.5)]
+    rows += [('bf16', 'baby', 2, None), ('fp32', 'baby', 2, None), ('bf16', 'elec', 99, 1)]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / 'train_epoch.csv', index=False)
+    found = speed.epoch()
+    assert '| straightforward (1) | 30.0 | 1.00 |' in found
+    assert '| bf16 (2) | 9.0 | 3.00 – 3.50 |' in found
+    assert 'fp32' not in found and 'nan' not in found
 
 
 def test_changes_are_relative(results):

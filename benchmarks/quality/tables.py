@@ -9,12 +9,13 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from benchmarks.markdown import paired, read, spread, table
+from benchmarks.quality import experiments
 from benchmarks.speed import tables as speed
 
 ROOT = Path(__file__).parents[2]
@@ -115,6 +116,15 @@ def models(dataset: str) -> str:
     return table(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch'], lines)
 
 
+def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
+    r"""Yields the variants of an experiment as it defines them, and those that it does not know behind them."""
+    known = dict.fromkeys(job['variant'] for job in experiments.EXPERIMENTS[experiment](dataset))
+    for variant in known | dict.fromkeys(rows['variant']):
+        part = rows[rows['variant'] == variant]
+        if not part.empty:
+            yield variant, part
+
+
 def p_values(experiment: str, dataset: str) -> dict[str, str]:
     r"""Returns the p of each variant against LIRDRec, as far as it was tested."""
     path = RESULTS / 'significance.csv'
@@ -122,7 +132,11 @@ def p_values(experiment: str, dataset: str) -> dict[str, str]:
         return {}
     rows = pd.read_csv(path)
     rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset) & (rows['against'] == 'LIRDRec')]
-    return {variant: f'{p:.1g}' for variant, p in zip(rows['variant'], rows['p'], strict=True)}
+    return {variant: probability(p) for variant, p in zip(rows['variant'], rows['p'], strict=True)}
+
+
+def probability(p: float) -> str:
+    return f'{p:.1g}' if p >= 1e-12 else '< 1e-12'
 
 
 def ablation(dataset: str) -> str:
@@ -131,9 +145,9 @@ def ablation(dataset: str) -> str:
     p = p_values('ablation', dataset)
     base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
     lines = []
-    for variant, part in rows.groupby('variant', sort=False):
+    for variant, part in ordered(rows, 'ablation', dataset):
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
-        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(str(variant), '')]
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
         lines.append([f'{variant} ({len(part)})', *cells, f'{part["best_epoch"].mean():.0f}'])
     return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch'], lines)
 
@@ -202,11 +216,11 @@ def transfer(dataset: str) -> str:
     rows = read(RESULTS / 'runs.csv', experiment='transfer', dataset=dataset)
     base = rows[rows['variant'] == 'LightGCN']['test_ndcg@20'].mean()
     lines = []
-    for variant, part in rows.groupby('variant', sort=False):
+    for variant, part in ordered(rows, 'transfer', dataset):
         change = '' if variant == 'LightGCN' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
         lines.append(
             [
-                f'{content(str(variant))} ({len(part)})',
+                f'{content(variant)} ({len(part)})',
                 spread(part['test_recall@20']),
                 spread(part['test_ndcg@20']),
                 change,
@@ -230,9 +244,10 @@ def content(variant: str) -> str:
 
 def precision() -> str:
     r"""Half precision and compressed features on Scientific."""
+    rows = read(RESULTS / 'runs.csv', experiment='precision')
     lines = [
         [f'{variant} ({len(part)})', spread(part['test_recall@20']), spread(part['test_ndcg@20'])]
-        for variant, part in read(RESULTS / 'runs.csv', experiment='precision').groupby('variant', sort=False)
+        for variant, part in ordered(rows, 'precision', 'scientific')
     ]
     return table(['(seeds)', 'recall@20', 'ndcg@20'], lines)
 
