@@ -76,6 +76,18 @@ def test_tiny_probabilities_are_not_zero():
     ]  # fmt: skip
 
 
+def test_probabilities_are_corrected_for_their_number(results):
+    assert tables.holm([0.03, 0.01, 0.02, 0.5]) == pytest.approx([0.06, 0.04, 0.06, 0.5])
+    assert tables.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert tables.holm([]) == []
+    names = ['softmax', 'PCA', 'other']
+    cells = {'experiment': 'ablation', 'dataset': 'fake', 'against': 'LIRDRec'}
+    rows = [{**cells, 'variant': name, 'p': p} for name, p in zip(names, (0.02, 0.01, 0.2), strict=True)]
+    pd.DataFrame(rows).to_csv(results / 'significance.csv', index=False)
+    assert tables.p_values('ablation', 'fake') == {'softmax': '0.04', 'PCA': '0.03', 'other': '0.2'}
+    assert tables.p_values('ablation', 'none') == {}
+
+
 def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, 'RESULTS', tmp_path)
     columns = ['competitor', 'size', 'epoch_and_validation_s', 'times_faster']

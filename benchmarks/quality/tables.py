@@ -126,13 +126,21 @@ def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple
 
 
 def p_values(experiment: str, dataset: str) -> dict[str, str]:
-    r"""Returns the p of each variant against LIRDRec, as far as it was tested."""
+    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are."""
     path = RESULTS / 'significance.csv'
     if not path.is_file():
         return {}
     rows = pd.read_csv(path)
     rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset) & (rows['against'] == 'LIRDRec')]
-    return {variant: probability(p) for variant, p in zip(rows['variant'], rows['p'], strict=True)}
+    return {variant: probability(p) for variant, p in zip(rows['variant'], holm(rows['p'].to_list()), strict=True)}
+
+
+def holm(values: list[float]) -> list[float]:
+    r"""Returns p-values corrected by Holm's method: the chance of any false finding is at most that of one test."""
+    out, largest = [0.0] * len(values), 0.0
+    for place, index in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        out[index] = largest = max(largest, min(1.0, (len(values) - place) * values[index]))
+    return out
 
 
 def probability(p: float) -> str:
