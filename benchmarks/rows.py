@@ -1,7 +1,9 @@
 r"""What all benchmarks share: rows that describe themselves, and timing."""
 
+import argparse
 import csv
 import fcntl
+import json
 import platform
 import resource
 import subprocess
@@ -18,6 +20,7 @@ import torch_geometric
 import lirdrec_pyg
 
 Row = dict[str, Any]
+ELSEWHERE = ('root', 'cache_dir', 'rows', 'plot', 'profile', 'task')  # arguments that change no figure
 
 
 def environment(device: str = 'cpu') -> Row:
@@ -46,19 +49,27 @@ def cpu() -> str:
     return f'{name or platform.machine()} ({"with" if "avx512_bf16" in text or "amx_bf16" in text else "no"} bf16)'
 
 
+def call(args: argparse.Namespace, seed: int = 0) -> Row:
+    r"""Returns what a script was called with, and the seed of what it generates and initialises."""
+    known = {name: value for name, value in vars(args).items() if name not in ELSEWHERE and value is not None}
+    return {'seed': seed, 'arguments': json.dumps(known, sort_keys=True, default=str)}
+
+
 def append(path: Path, row: Row) -> None:
-    r"""Appends a row, safely beside other processes; a file of other columns is refused."""
+    r"""Appends a row, safely beside other processes. A file without some of its columns gets them, empty in the rows
+    before; one with columns that the row lacks is refused."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('a+', newline='') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        header = next(csv.reader(file), None)
-        if header not in (None, list(row)):
-            raise ValueError(f"'{path}' has other columns than the row ({sorted(set(header) ^ set(row))} differ)")
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if header is None:
-            writer.writeheader()
-        writer.writerow(row)
+        header, *lines = [*csv.reader(file)] or [[]]
+        if missing := set(header) - set(row):
+            raise ValueError(f"'{path}' has columns that the row lacks ({sorted(missing)})")
+        columns = [*header, *(name for name in row if name not in header)]
+        if columns != header:
+            file.truncate(0)
+            csv.writer(file).writerows([columns, *(line + [''] * (len(columns) - len(line)) for line in lines)])
+        csv.DictWriter(file, fieldnames=columns).writerow(row)
 
 
 def read(path: Path) -> list[dict[str, str]]:

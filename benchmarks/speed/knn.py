@@ -123,7 +123,7 @@ def main() -> None:
             trace.export_chrome_trace(str(args.profile))
         found = measure(todo, data, args.k, args.repeats)
         print(rows.table(found, SHOWN), flush=True)
-        out += [row | rows.environment() for row in found]
+        out += [row | rows.call(args) | rows.environment() for row in found]
     if args.rows or not args.quick:
         for row in out:
             rows.append(args.rows or RESULTS, row)

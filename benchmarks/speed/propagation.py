@@ -182,7 +182,7 @@ def main() -> None:
                 graph: rows.Row = {'graph': name if not args.quick else 'quick', 'source': source, 'nodes': nodes}
                 graph |= {'nonzeros': nnz, 'width': width, 'layers': num_layers}
                 print(rows.table([graph | row for row in found], SHOWN), flush=True)
-                out += [graph | row | rows.environment(args.device) for row in found]
+                out += [graph | row | rows.call(args) | rows.environment(args.device) for row in found]
     if args.rows or not args.quick:
         for row in out:
             rows.append(args.rows or RESULTS, row)

@@ -139,7 +139,7 @@ def main() -> None:
             found = measure(embeddings, share_of(test, share), args.k, args.repeats, args.device)
             print(rows.table(found, list(found[0])), flush=True)
             named = {'size': size if not args.quick else f'quick {size}', 'interactions': source, 'share': share}
-            out += [named | row | rows.environment(args.device) for row in found]
+            out += [named | row | rows.call(args) | rows.environment(args.device) for row in found]
     if args.rows or not args.quick:
         for row in out:
             rows.append(args.rows or RESULTS, row)

@@ -120,7 +120,7 @@ def main() -> None:
                 print(f'{point}: left out, would take about {gib(point):.0f} GiB')
                 continue
             row = {'varied': varied, **point} | child(point, 2 if args.quick else args.steps, args.device, args.profile)
-            out.append(row | rows.environment(args.device))
+            out.append(row | rows.call(args) | rows.environment(args.device))
             print(rows.table([row], SHOWN), flush=True)
     if args.rows or not args.quick:
         for row in out:

@@ -140,7 +140,7 @@ def main() -> None:
                 row[f'seconds_to_{share:.0%}'] = round(reached(curve, share * target), 2)
             ratio = reached(base, target) / reached(curve, target)
             row['times_faster_to_100%'] = round(ratio, 2)
-            out.append(row | rows.environment(args.device))
+            out.append(row | rows.call(args, seed) | rows.environment(args.device))
             print(rows.table(out[-1:], list(row)), flush=True)
             if args.rows or not args.quick:
                 rows.append(args.rows or RESULTS, out[-1])
