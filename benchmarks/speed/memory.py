@@ -2,10 +2,10 @@ r"""How much memory training takes at the size of a published dataset, from the 
 
     python -m benchmarks.speed.memory --size baby
     python -m benchmarks.speed.memory --size elec --precision bf16 --steps 8
-    python -m benchmarks.speed.memory --quick
+    python -m benchmarks.speed.memory --quick --plot memory.png
 
 Features are random: made, transformed and connected in this process, whose peak counts. With --steps, an epoch is that
-many steps, and its time is extrapolated from their median.
+many steps, and its time is extrapolated from their median. --profile traces one more step, after all is measured.
 """
 
 import argparse
@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument('--steps', type=int, help='of an epoch (default: a whole one, and a validation)')
     parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
+    parser.add_argument('--plot', type=Path, help='draw the peak after each stage, as PNG')
+    parser.add_argument('--profile', type=Path, help='write a trace of a step with its memory, for chrome://tracing')
     args = parser.parse_args()
     start = peak()
     data, _ = interactions(args.size, None, scale=0.01 if args.quick else 1.0)
@@ -90,7 +92,31 @@ def main() -> None:
     for name, value in row.items():
         print(f'{name:<22}{value}')
     if args.rows or not args.quick:
-        rows.append(args.rows or RESULTS, row | rows.environment())
+        rows.append(args.rows or RESULTS, row | rows.call(args) | rows.environment())
+    if args.plot:
+        plot(row, args.plot)
+    if args.profile:
+        with torch.profiler.profile(profile_memory=True) as trace, suppress(Stop):
+            fit(model, train, epochs=1, precision=args.precision, callbacks=[Steps(1)], progress=False)
+        trace.export_chrome_trace(str(args.profile))
+
+
+def plot(row: rows.Row, path: Path) -> None:
+    r"""Draws the peak after each stage."""
+    import matplotlib.pyplot as plt
+
+    stages = {'imports': 'libraries', 'before_training': 'features, spectrum and graph'}
+    stages |= {'training': 'training', 'with_validation': 'validation'}
+    figure, axes = plt.subplots(figsize=(6.5, 2.4), layout='constrained')
+    bars = axes.barh(list(stages.values()), [row[f'{stage}_gib'] for stage in stages])
+    axes.bar_label(bars, fmt='%.2f', padding=2)
+    axes.axvline(row['features_gib'], color='black', linestyle=':', label='the features alone')
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel('highest resident memory up to there, GiB')
+    axes.set_title(f"LIRDRec at {row['size']}'s size, {row['precision']}")
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == '__main__':
