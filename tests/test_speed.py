@@ -1,6 +1,8 @@
 r"""The speed benchmarks: each runs in its quick mode, and its competitors do the same mathematics."""
 
+import argparse
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import rows
 from benchmarks.speed.straightforward import Trainer
 from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
@@ -42,33 +45,52 @@ def test_the_straightforward_implementation_has_the_same_losses():
 
 @pytest.mark.parametrize('script', ['train_epoch', 'time_to_quality', 'memory'])
 def test_quick(script, tmp_path):
-    rows = tmp_path / 'rows.csv'
-    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(rows)]
+    path = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(path)]
+    args += ['--profile', str(tmp_path / 'trace.json'), '--plot', str(tmp_path / 'plot.png')]
     if script == 'train_epoch':
-        args += ['--repeats', '1', '--profile', str(tmp_path / 'trace.json')]
-    if script != 'memory':
-        args += ['--plot', str(tmp_path / 'plot.png')]
+        args += ['--repeats', '1', '--compile', 'eager']
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    with rows.open(newline='') as file:
+    with path.open(newline='') as file:
         table = list(csv.DictReader(file))
     assert table
     assert all(row['torch'] == torch.__version__ and row['threads'] for row in table)
-    if script != 'memory':
-        assert (tmp_path / 'plot.png').stat().st_size > 5000
+    assert all(row['seed'] == '0' and json.loads(row['arguments'])['quick'] is True for row in table)
+    assert (tmp_path / 'plot.png').stat().st_size > 5000
+    assert (tmp_path / 'trace.json').stat().st_size > 1000
     if script == 'train_epoch':
-        assert (tmp_path / 'trace.json').stat().st_size > 1000
-        assert {row['competitor'] for row in table} >= {'straightforward', 'fp32', 'bf16'}
+        assert {row['competitor'] for row in table} >= {'straightforward', 'fp32', 'bf16', 'fp32 r=16, compiled'}
         assert all(float(row['epoch_and_validation_s']) > 0 for row in table)
+        for row in table[1:]:
+            ms = {name.removesuffix('_ms'): float(value) for name, value in row.items() if name.endswith('_ms')}
+            assert min(ms.values()) > 0
+            assert ms['of_it_fusion'] + ms['of_it_loss'] < ms['rest_of_forward'] + 0.02
+            assert ms['of_it_propagation'] < ms['backward']
+
+
+def test_rows_widen_the_file_that_lacks_their_columns(tmp_path):
+    path = tmp_path / 'rows.csv'
+    rows.append(path, {'a': 1, 'b': 'x, "y"'})
+    rows.append(path, {'a': 2, 'c': 3, 'b': '', 'd': 4})
+    assert path.read_text().splitlines() == ['a,b,c,d', '1,"x, ""y""",,', '2,,3,4']
+    with pytest.raises(ValueError, match=r"columns that the row lacks \(\['c', 'd'\]\)"):
+        rows.append(path, {'a': 1, 'b': 2})
+    assert len(rows.read(path)) == 2
+
+
+def test_rows_say_how_a_script_was_called():
+    args = argparse.Namespace(items=[1, 2], root=Path('somewhere'), rows=Path('x.csv'), plot=None, only=None, k=3)
+    assert rows.call(args, 7) == {'seed': 7, 'arguments': '{"items": [1, 2], "k": 3}'}
 
 
 def test_retrieval_quick(tmp_path):
-    rows = tmp_path / 'rows.csv'
-    args = [sys.executable, '-m', 'benchmarks.speed.retrieval', '--quick', '--rows', str(rows)]
+    path = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', 'benchmarks.speed.retrieval', '--quick', '--rows', str(path)]
     args += ['--plot', str(tmp_path / 'plot.png')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    with rows.open(newline='') as file:
+    with path.open(newline='') as file:
         table = list(csv.DictReader(file))
     assert (tmp_path / 'plot.png').stat().st_size > 5000
     exact = [row for row in table if row['index'] == 'Flat']
@@ -79,16 +101,16 @@ def test_retrieval_quick(tmp_path):
 
 @pytest.mark.parametrize('script', ['propagation', 'ranking', 'knn', 'scaling'])
 def test_quick_kernels(script, tmp_path):
-    rows = tmp_path / 'rows.csv'
-    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(rows)]
+    path = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', f'benchmarks.speed.{script}', '--quick', '--rows', str(path)]
     args += ['--plot', str(tmp_path / 'plot.png'), '--profile', str(tmp_path / 'trace.json')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    with rows.open(newline='') as file:
+    with path.open(newline='') as file:
         table = list(csv.DictReader(file))
     assert (tmp_path / 'plot.png').stat().st_size > 5000
     assert (tmp_path / 'trace.json').stat().st_size > 1000
-    assert all(row['torch'] == torch.__version__ for row in table)
+    assert all(row['torch'] == torch.__version__ and row['seed'] == '0' for row in table)
     time = {'propagation': 'ms', 'ranking': 'seconds', 'knn': 'seconds', 'scaling': 'step_ms'}[script]
     assert all(float(row[time]) > 0 for row in table)
     if script == 'knn':
@@ -105,12 +127,12 @@ def test_quick_kernels(script, tmp_path):
 
 @pytest.mark.torch_sparse
 def test_scale_quick(tmp_path):
-    rows = tmp_path / 'rows.csv'
-    args = [sys.executable, '-m', 'benchmarks.speed.scale', '--quick', '--rows', str(rows)]
+    path = tmp_path / 'rows.csv'
+    args = [sys.executable, '-m', 'benchmarks.speed.scale', '--quick', '--rows', str(path)]
     args += ['--plot', str(tmp_path / 'plot.png')]
     result = subprocess.run(args, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    with rows.open(newline='') as file:
+    with path.open(newline='') as file:
         (row,) = csv.DictReader(file)
     assert (tmp_path / 'plot.png').stat().st_size > 5000
     assert float(row['knn_recall']) > 0.9

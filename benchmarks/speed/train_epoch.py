@@ -3,9 +3,12 @@ straightforward implementation of the same mathematics (``straightforward.py``) 
 
     python -m benchmarks.speed.train_epoch
     python -m benchmarks.speed.train_epoch --root data/graphs --repeats 5 --plot train_epoch.png
+    python -m benchmarks.speed.train_epoch --compile --only 'fp32 r=128' 'fp32 r=128, compiled'
     python -m benchmarks.speed.train_epoch --quick
 
-Competitors take turns, an epoch each. The compressed ones keep r principal components of each modality.
+Competitors take turns, an epoch each. The compressed ones keep r principal components of each modality. --compile adds
+them once more with what torch.compile takes: the weights of the views. Not the rest, which are products with sparse
+matrices or by oneDNN, and functions with backward passes of their own.
 """
 
 import argparse
@@ -29,16 +32,21 @@ from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemK
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 RESULTS = Path(__file__).parent / 'results' / 'train_epoch.csv'
-PHASES = ['sampling', 'encoder', 'propagation', 'rest of forward', 'backward', 'of it propagation', 'optimiser']
+PHASES = ['sampling', 'encoder', 'propagation', 'rest of forward', 'of it fusion', 'of it loss', 'backward']
+PHASES += ['of it propagation', 'optimiser']
 
 
 class Ours:
     r"""Trains ours an epoch at a time: ``fit`` from a fresh state, with the weights of the epoch before."""
 
-    def __init__(self, train: HeteroData, val: HeteroData, precision: str, layout: str, device: str) -> None:
+    def __init__(
+        self, train: HeteroData, val: HeteroData, precision: str, layout: str, device: str, backend: str | None = None
+    ) -> None:
         self.train = InteractionGraph(layout)(train).to(device)
         self.val, self.precision, self.device = val, precision, device
         self.model = LIRDRec.from_data(self.train, seed=0).to(device)
+        if backend is not None:
+            self.model.pwc.weight = torch.compile(self.model.pwc.weight, backend=backend)
 
     def epochs(self, count: int) -> tuple[list[float], FitResult]:
         r"""Returns the seconds of each epoch with its validation, and the history."""
@@ -77,6 +85,17 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
+    weigh, fused = model.pwc.weight, [0.0, 0.0]
+
+    def fusion(*args: object) -> torch.Tensor:
+        rows.synchronize(device)
+        fused[0] = time.perf_counter()
+        weight = weigh(*args)
+        rows.synchronize(device)
+        fused[1] = time.perf_counter()
+        return weight
+
+    model.pwc.weight = fusion
     handles = watch(model.propagation.conv, lambda: f'propagation {direction[0]}')
     for encoder in [*model.encoders.values(), model.shared_encoder]:
         handles += watch(encoder, lambda: 'encoder')
@@ -109,7 +128,8 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
         mark()
         forward, backward, update = (b - a for a, b in pairwise(marks))
         known = spent['encoder'] + spent['propagation forward']
-        parts = [sampling, spent['encoder'], spent['propagation forward'], forward - known, backward]
+        parts = [sampling, spent['encoder'], spent['propagation forward'], forward - known]
+        parts += [fused[1] - fused[0], marks[1] - fused[1], backward]
         records.append([*parts, spent['propagation backward'], update])
 
     for index in range(steps):
@@ -120,6 +140,7 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
         trace.export_chrome_trace(str(profile))
     for handle in handles:
         handle.remove()
+    model.pwc.weight = weigh
     columns = zip(*records[2:], strict=True)
     return {name: 1e3 * statistics.median(column) for name, column in zip(PHASES, columns, strict=True)}
 
@@ -145,6 +166,7 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', help='some of: straightforward, fp32, bf16, fp32 r=128, …')
     parser.add_argument('--components', nargs='+', default=['128', '64+128'], help='r, or those of image and text')
     parser.add_argument('--layout', default='csr', help='of the adjacency (default: %(default)s)')
+    parser.add_argument('--compile', nargs='?', const='inductor', metavar='BACKEND', help='add compiled competitors')
     parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--quick', action='store_true', help='a hundredth of the size; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
@@ -166,9 +188,10 @@ def main() -> None:
     }
     for r, (compressed, held_out, _) in small.items():
         for precision in ('fp32', 'bf16'):
-            makers[f'{precision} r={r}'] = functools.partial(
-                Ours, compressed, held_out, precision, args.layout, args.device
-            )
+            maker = functools.partial(Ours, compressed, held_out, precision, args.layout, args.device)
+            makers[f'{precision} r={r}'] = maker
+            if args.compile is not None:
+                makers[f'{precision} r={r}, compiled'] = functools.partial(maker, args.compile)
     names = ['straightforward', *makers] if args.only is None else args.only
     seconds: dict[str, list[float]] = {name: [] for name in names}
     competitors = {name: makers[name]() for name in names if name != 'straightforward'}
@@ -185,7 +208,7 @@ def main() -> None:
                 spent = competitors[name].epochs(1)[0][0]
             if repeat > 0:
                 seconds[name].append(spent)
-            print(f'{name:<16}{"(warm-up) " if repeat == 0 else ""}{spent:.2f} s', flush=True)
+            print(f'{name:<22}{"(warm-up) " if repeat == 0 else ""}{spent:.2f} s', flush=True)
 
     out = []
     for name in names:
@@ -209,7 +232,7 @@ def main() -> None:
             ceiling = matmul_ceiling(data[ITEM].num_nodes, width // 2, dtype, args.device)
         row |= {f'{phase.replace(" ", "_")}_ms': round(value, 2) for phase, value in measured.items()}
         row |= {'encoder_gflops': round(reached, 1), 'matmul_ceiling_gflops': round(ceiling, 1)}
-        out.append(row | rows.environment(args.device))
+        out.append(row | rows.call(args) | rows.environment(args.device))
     shown = ['competitor', 'epoch_and_validation_s', 'times_faster', *(c for c in out[0] if c.endswith('_ms'))]
     print(rows.table(out, [*shown, 'encoder_gflops', 'matmul_ceiling_gflops']))
     if args.rows or not args.quick:
@@ -223,8 +246,13 @@ def plot(out: list[rows.Row], path: Path) -> None:
     r"""Draws where the time of a step goes."""
     import matplotlib.pyplot as plt
 
-    parts = ['sampling', 'encoder', 'propagation', 'rest_of_forward', 'backward', 'optimiser']
-    bars = [row for row in out if row['competitor'] != 'straightforward']
+    parts = ['sampling', 'encoder', 'propagation', 'fusion', 'loss', 'other_forward', 'backward', 'optimiser']
+    bars = [
+        {'fusion_ms': row['of_it_fusion_ms'], 'loss_ms': row['of_it_loss_ms'], **row}
+        | {'other_forward_ms': row['rest_of_forward_ms'] - row['of_it_fusion_ms'] - row['of_it_loss_ms']}
+        for row in out
+        if row['competitor'] != 'straightforward'
+    ]
     figure, axes = plt.subplots(figsize=(7, 0.6 * len(bars) + 1.6), layout='constrained')
     left = [0.0] * len(bars)
     for part in parts:
