@@ -1,5 +1,6 @@
 r"""The quality benchmarks: rows are resumable and complete, and nothing is chosen by a test metric."""
 
+import copy
 import csv
 import json
 
@@ -45,6 +46,35 @@ def test_rerunning_a_row_reproduces_it(tmp_path):
             assert again[name] == pytest.approx(value, abs=1e-6), name
 
 
+def test_rows_of_a_file_are_rerun_from_their_cells(tmp_path, monkeypatch, capsys):
+    settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}, 'content': {'k': 3}}
+    path = tmp_path / 'rows.csv'
+    run.run_all([run.job('fake', 'LIRDRec', seed, settings, 'main', 'ours') for seed in (0, 1)], tmp_path, path)
+    before = path.read_text()
+    argv = ['run', '--root', str(tmp_path), '--rows', str(path), '--rerun', 'experiment=main']
+    monkeypatch.setattr('sys.argv', argv)
+    capsys.readouterr()
+    run.main()
+    assert capsys.readouterr().out.count('ndcg@20') == 2
+    assert path.read_text() == before
+
+    rows = list(csv.DictReader(before.splitlines()))
+    rows[1]['test_recall@5'] = str(float(rows[1]['test_recall@5']) + 1e-5)
+    with path.open('w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert run.rerun(['seed=0', 'variant=ours'], tmp_path, path) <= 1.5e-6
+    monkeypatch.setattr('sys.argv', [*argv, 'seed=1'])
+    with pytest.raises(SystemExit, match='did not come out again'):
+        run.main()
+    with pytest.raises(ValueError, match='no row'):
+        run.rerun(['seed=2'], tmp_path, path)
+    path.write_text(path.read_text().replace('FixedSplit()', 'OtherSplit()'))
+    with pytest.raises(ValueError, match="'split' needs to be that of the row"):
+        run.rerun(['seed=0'], tmp_path, path)
+
+
 class Untouchable:
     r"""A test view that nobody may look at."""
 
@@ -75,10 +105,34 @@ def test_tuning_never_reads_the_test_view(tmp_path, monkeypatch):
     assert known['val_recall@20'] == pytest.approx(study.best_value, abs=1e-6)
     study = tune.tune('fake', 'LightGCN', tmp_path, 1, storage, 'ndcg@20')
     assert len(study.trials) == 1
+    assert len(tune.tune('fake', 'LightGCN', tmp_path, 1, storage, 'ndcg@20', hide=True).trials) == 1
     tune.save('fake', 'LightGCN', study, tmp_path / 'settings.json', 'ndcg@20')
     known = json.loads((tmp_path / 'settings.json').read_text())['fake']['LightGCN']
     assert known['val_ndcg@20'] == pytest.approx(study.best_value, abs=1e-6)
     assert known['settings']['fit']['monitor'] == 'ndcg@20'  # what the model is then trained with
+
+
+@pytest.mark.parametrize('hide', [False, True])
+def test_what_tuning_sees_does_not_depend_on_the_test(hide, tmp_path):
+    job = run.job('fake', 'LIRDRec', settings={'content': {'collaborative': 4}})
+    data = catalogues.load('fake', tmp_path)
+    tested = {*zip(*data['interacts'].edge_index[:, data['interacts'].split == 2].tolist(), strict=True)}
+    kept = (data['interacts'].split != 2) | (data['interacts'].edge_index[0] % 2 == 0)
+    less = copy.copy(data)  # every other user is not tested
+    for name, value in data['interacts'].items():
+        less['interacts'][name] = value[..., kept]
+    seen = run.views(job, tmp_path, test=False, hide=hide)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalogues, 'load', lambda name, root: less)
+        again = run.views(job, tmp_path, test=False, hide=hide)
+    assert len(seen) == 2
+    for view, other in zip(seen, again, strict=True):
+        for name in ('edge_index', 'edge_label_index'):
+            pairs = view['interacts'][name]
+            assert torch.equal(pairs, other['interacts'][name])
+            assert tested.isdisjoint(zip(*pairs.tolist(), strict=True))
+        assert view['interacts'].num_edges + len(tested) < data['interacts'].num_edges
+    assert torch.equal(seen[0]['item'].spectrum, again[0]['item'].spectrum)  # its last columns are of interactions
 
 
 @pytest.mark.parametrize('kind', ['dct', 'dct2', 'none', 'rotation', 'pca', 'whiten'])

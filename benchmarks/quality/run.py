@@ -4,10 +4,12 @@ that exists is not run again, so an interrupted queue goes on where it was.
     python -m benchmarks.quality.run --root data --dataset scientific --model LIRDRec --seeds 0 1 2
     python -m benchmarks.quality.run --root data --dataset scientific --model LightGCN --set fit.lr=1e-2
     python -m benchmarks.quality.run --root data --experiment ablation --dataset scientific
+    python -m benchmarks.quality.run --root data --rerun experiment=main dataset=scientific variant=BM3 seed=0
 
 A setting is one of the model's constructor (``model.``), of ``fit`` (``fit.``) or of the content (``content.``: ``k``
 and ``weights`` of the item graph, and ``transform``, what the shared encoder reads). Experiments are lists of jobs, see
-``experiments.py``; datasets are in ``catalogues.py``.
+``experiments.py``; datasets are in ``catalogues.py``. ``--rerun`` takes all from the rows with the given cells, writes
+none, and fails unless their metrics come out again, to 1e-6: on the machine that made them, others round otherwise.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import copy
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -160,6 +163,27 @@ def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> 
         )
 
 
+def rerun(cells: list[str], root: Path, path: Path) -> float:
+    r"""Runs the rows with some cells (``['experiment=main', 'seed=0']``) again, and returns the largest difference."""
+    wanted = dict(cell.split('=', 1) for cell in cells)
+    found = [row for row in rows.read(path) if all(row[name] == value for name, value in wanted.items())]
+    if not found:
+        raise ValueError(f"no row of '{path}' has the cells {wanted}")
+    largest = 0.0
+    for old in found:
+        settings = json.loads(old['settings'])
+        one = job(old['dataset'], old['model'], int(old['seed']), settings, old['experiment'], old['variant'])
+        if key(one)['split'] != old['split']:
+            raise ValueError(f"'split' needs to be that of the row, {old['split']} (got {key(one)['split']})")
+        torch.set_num_threads(int(old['threads']))
+        new = run(one, root)
+        difference = max(abs(new[name] - float(value)) for name, value in old.items() if '@' in name)
+        name = ' '.join([old['dataset'], old['experiment'], old['variant'] or old['model'], 'seed', old['seed']])
+        print(f'{name}: test ndcg@20 {new["test_ndcg@20"]:.6f}, metrics at most {difference:.1e} away', flush=True)
+        largest = max(largest, difference)
+    return largest
+
+
 def parse(settings: list[str]) -> dict[str, dict[str, Any]]:
     r"""Returns ``{'fit': {'lr': 0.01}}`` for ``['fit.lr=1e-2']``."""
     out: dict[str, dict[str, Any]] = {}
@@ -183,9 +207,14 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='one run for each')
     parser.add_argument('--set', nargs='*', default=[], metavar='GROUP.NAME=VALUE', help='settings')
     parser.add_argument('--experiment', nargs='+', help='run these experiments instead')
+    parser.add_argument('--rerun', nargs='+', metavar='CELL=VALUE', help='run the rows with these cells again')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
     parser.add_argument('--shard', default='0/1', help='run only every n-th job: 0/2 here, 1/2 there')
     args = parser.parse_args()
+    if args.rerun:
+        if rerun(args.rerun, args.root, args.rows) > 1.5e-6:  # rows are rounded to six decimals
+            sys.exit('these rows did not come out again')
+        return
     if args.experiment:
         from benchmarks.quality import experiments
 
