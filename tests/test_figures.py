@@ -44,6 +44,7 @@ def rows(experiment, variants):
     [
         ('main', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
         ('ablation', {'LIRDRec': 0.2, 'softmax': 0.3}),
+        ('preset', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
         (
             'transfer',
             {'LightGCN': 5, 'content': 9, 'titles alone': 8, 'noise 1': 3, 'permute 0.5': 4, 'columns 0.1': 2},
@@ -56,6 +57,15 @@ def test_experiments_are_drawn_from_their_rows(name, variants, tmp_path, monkeyp
     said, drawn = draw(name, tmp_path / 'out', monkeypatch, capsys)
     assert said == f'{name}: drawn'
     assert [path.name for path in drawn] == [f'{name}.png']
+
+
+def test_preset_needs_both(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, 'QUALITY', tmp_path)
+    pd.DataFrame(rows('preset', {'LIRDRec': 0.2})).to_csv(tmp_path / 'runs.csv', index=False)
+    assert draw('preset', tmp_path / 'out', monkeypatch, capsys)[0].startswith('preset: no rows yet')
+    part = rows('preset, hidden', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3})[1:]  # the first seed lacks one
+    pd.DataFrame([*rows('preset', {'LIRDRec': 0.2}), *part]).to_csv(tmp_path / 'runs.csv', index=False)
+    assert draw('preset', tmp_path / 'out', monkeypatch, capsys)[0] == 'preset: drawn'
 
 
 def test_weights_are_drawn_from_their_rows(tmp_path, monkeypatch, capsys):

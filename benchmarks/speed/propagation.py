@@ -212,7 +212,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
             panel.loglog(*zip(*points, strict=True), marker='o', label=kernel)
         panel.set_xticks(widths := sorted({row['width'] for row in out}), labels=[str(width) for width in widths])
         panel.minorticks_off()
-        panel.set_title(graph)
+        panel.set_title(f'{graph}, {out[0]["threads"]} threads')
         panel.set_xlabel('columns')
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel(f'milliseconds, forward + backward, {layers} layers')
