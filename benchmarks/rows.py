@@ -62,14 +62,18 @@ def append(path: Path, row: Row) -> None:
     with path.open('a+', newline='') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
+        end = '\r\n' if file.readline().endswith('\r\n') else '\n'  # as the file has it
+        file.seek(0)
         header, *lines = [*csv.reader(file)] or [[]]
         if missing := set(header) - set(row):
             raise ValueError(f"'{path}' has columns that the row lacks ({sorted(missing)})")
         columns = [*header, *(name for name in row if name not in header)]
         if columns != header:
             file.truncate(0)
-            csv.writer(file).writerows([columns, *(line + [''] * (len(columns) - len(line)) for line in lines)])
-        csv.DictWriter(file, fieldnames=columns).writerow(row)
+            csv.writer(file, lineterminator=end).writerows(
+                [columns, *(line + [''] * (len(columns) - len(line)) for line in lines)]
+            )
+        csv.DictWriter(file, fieldnames=columns, lineterminator=end).writerow(row)
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -77,6 +77,11 @@ def test_rows_widen_the_file_that_lacks_their_columns(tmp_path):
     with pytest.raises(ValueError, match=r"columns that the row lacks \(\['c', 'd'\]\)"):
         rows.append(path, {'a': 1, 'b': 2})
     assert len(rows.read(path)) == 2
+    for end in (b'\n', b'\r\n'):
+        path.write_bytes(b'a' + end + b'1' + end)
+        rows.append(path, {'a': 2, 'b': 3})
+        rows.append(path, {'a': 4, 'b': 5})
+        assert path.read_bytes() == end.join([b'a,b', b'1,', b'2,3', b'4,5', b''])
 
 
 def test_rows_say_how_a_script_was_called():
