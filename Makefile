@@ -41,6 +41,7 @@ bench: $(VENV)/.installed  ## Time an epoch at Baby's size
 
 DATA ?= data
 Q := $(PY) -m benchmarks.quality
+BIAS := $(PY) examples/gradient_bias.py --root $(DATA) --epochs 40 --rows benchmarks/quality/results/gradient_bias.csv
 bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without rows, then the tables and figures (many hours)
 	$(Q).tune --root $(DATA) --dataset scientific movielens
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --model LIRDRec SoftmaxLIRDRec
@@ -49,10 +50,17 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment precision --dataset scientific
 	$(Q).run --root $(DATA) --experiment text --dataset scientific_text
+	$(Q).missing --root $(DATA)
+	$(PY) examples/lirdrec_amazon.py --root $(DATA)/amazon_scientific_2018 --name scientific --seeds 0 1 2 \
+	    --rows benchmarks/quality/results/scientific.csv
 	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens
 	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows benchmarks/quality/results/cold.csv
-	$(PY) examples/gradient_bias.py --root $(DATA) --dataset scientific movielens --epochs 40 \
-	    --rows benchmarks/quality/results/gradient_bias.csv
+	$(BIAS) --dataset scientific movielens
+	$(BIAS) --keep 0.5 0.25
+	$(BIAS) --parts both --loss softmax
+	$(BIAS) --parts both --optimizer sgd --loss bpr softmax --model VBPR FREEDOM
+	$(BIAS) --parts both --optimizer sgd --model LIRDRec
+	$(BIAS) --parts both --init matched --id-scale 0.1 1 10
 	$(Q).significance
 	$(MAKE) figures
 
