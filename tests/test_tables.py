@@ -126,6 +126,16 @@ def test_preset_is_compared_on_each_dataset(results):
     assert 'alone' not in found
 
 
+def test_published_sets_stand_beside_what_is_known(results):
+    runs(results, '', 'baby', LIRDRec=[0.1, 0.2])
+    rows = pd.read_csv(results / 'runs.csv').assign(model='LIRDRec', settings='{}')
+    other = rows.assign(settings='{"fit": {}}', **{'test_recall@20': 0.9})
+    pd.concat([rows, other]).to_csv(results / 'runs.csv', index=False)
+    found = made('published')
+    assert '| baby (2) | .1500 ± .0707 / .1500 ± .0707 | .1028 / .0455 | .1055 / .0458 |' in found
+    assert '| elec (0) | not run | .0667 / .0304 | .0674 / .0306 |' in found
+
+
 def test_weights_are_the_last_and_warnings_counted(results):
     pd.DataFrame(
         [
