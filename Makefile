@@ -53,7 +53,7 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).missing --root $(DATA)
 	$(PY) examples/lirdrec_amazon.py --root $(DATA)/amazon_scientific_2018 --name scientific --seeds 0 1 2 \
 	    --rows benchmarks/quality/results/scientific.csv
-	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens
+	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40
 	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows benchmarks/quality/results/cold.csv
 	$(BIAS) --dataset scientific movielens
 	$(BIAS) --keep 0.5 0.25
