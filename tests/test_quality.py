@@ -219,6 +219,18 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch):
     assert found['difference'] == pytest.approx(mean['Popularity'] - mean['LIRDRec'], abs=1e-5)
     assert 0 < found['p'] <= 1
     assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec') == []
+    (one,) = significance.compare(rows.drop(rows.index[rows['variant'] == 'LIRDRec'][0]), 'main', 'LIRDRec')
+    assert (found['seeds'], one['seeds']) == (2, 1)  # of the seeds that both have
+    assert significance.compare(rows.drop(rows.index[[0, 3]]), 'main', 'LIRDRec') == []
+    again = pd.concat([rows, rows[:1].assign(settings='{}')])
+    with pytest.raises(ValueError, match='one row for each variant and seed'):
+        significance.compare(again, 'main', 'LIRDRec')
+
+
+def test_rows_are_there_once():
+    rows = pd.read_csv(run.ROWS, keep_default_na=False)
+    twice = rows[(rows['experiment'] != '') & rows.duplicated(['experiment', 'variant', 'dataset', 'seed'])]
+    assert twice.empty, twice[list(run.KEYS)].to_string()
 
 
 def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):

@@ -30,26 +30,31 @@ def per_user(part: pd.DataFrame) -> 'pd.Series[float]':
         if path.is_file():
             with np.load(path) as file:
                 out.append(pd.Series(file['ndcg'], index=file['users']))
-    if len(out) < len(part):
+    if len(out) < len(part) or not out:
         return pd.Series(dtype=float)
     return pd.concat(out, axis=1).mean(axis=1)
 
 
 def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str, Any]]:
-    r"""Returns a row for each variant of each dataset of an experiment, against another variant."""
+    r"""Returns a row for each variant of each dataset of an experiment, against another variant, over the seeds of
+    both."""
     out = []
     for dataset, part in rows[rows['experiment'] == experiment].groupby('dataset'):
-        values = {variant: per_user(group) for variant, group in part.groupby('variant')}
-        seeds = part.groupby('variant')['seed'].nunique()
-        base = values.get(against, pd.Series(dtype=float))
-        for variant, value in values.items():
+        if part.duplicated(['variant', 'seed']).any():
+            raise ValueError(
+                f"'{experiment}' on {dataset} needs to have one row for each variant and seed: drop the old"
+            )
+        paper = part[part['variant'] == against]
+        for variant, group in part.groupby('variant'):
+            seeds = set(group['seed']) & set(paper['seed'])
+            value, base = (per_user(own[own['seed'].isin(seeds)]) for own in (group, paper))
             if variant == against or len(value) == 0 or len(base) == 0:
                 continue
             difference = (value - base).to_numpy()
             test = ttest_1samp(difference, 0.0) if np.any(difference) else None
             out.append({
                 'experiment': experiment, 'dataset': dataset, 'variant': variant, 'against': against,
-                'seeds': seeds[variant], 'users': len(difference), 'ndcg@20': round(float(value.mean()), 6),
+                'seeds': len(seeds), 'users': len(difference), 'ndcg@20': round(float(value.mean()), 6),
                 'difference': round(float(difference.mean()), 6),
                 'relative': round(float(difference.mean() / base.mean()), 4),
                 'p': float(f'{test.pvalue:.3g}') if test else 1.0,
