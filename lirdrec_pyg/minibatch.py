@@ -270,7 +270,10 @@ def encode_layerwise(
     item = torch.cat(blocks)
     del blocks
     user, item = model.propagate(item, *edges(data))
-    return Embeddings(model.finish(model.pwc(user)), model.finish(item))
+    user, history = model.pwc(user), model.histories(data)
+    if model.history is not None:
+        user = model.history(user, item, history)
+    return Embeddings(model.finish(user), model.finish(item))
 
 
 class LazyAdam(Adam):

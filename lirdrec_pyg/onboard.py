@@ -206,7 +206,8 @@ def fold_in_users(
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The training view.
-        histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`).
+        histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`),
+            the latest last, which matters to a sequential model alone.
         free (Tensor, optional): The vectors :math:`\mathbf{p}_u`, of unit length in training, :math:`(N, |V|, d)`.
             (default: zero, which serves users better than the mean of all trained ones)
         layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
@@ -242,6 +243,12 @@ def fold_in_users(
     if model.pwc.variant in ('released', 'ema'):
         theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
     user = functional_call(model.pwc, theta, (views, torch.zeros(len(count), dtype=torch.long)))
+    if model.history is not None:
+        item, similar = layers.sum(dim=0), edges(data)[2]
+        item = item if similar is None else model.propagation.propagate_items(item, similar)
+        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1)
+        latest = torch.where(position >= (count.cumsum(0) - count).unsqueeze(1), col[position.clamp(min=0)], -1)
+        user = model.history(user, item, latest)
     return model.finish(user)
 
 

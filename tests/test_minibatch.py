@@ -9,7 +9,7 @@ import torch
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
-from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
 sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
@@ -140,10 +140,11 @@ def test_hops_and_features_are_checked(views):
 
 
 @pytest.mark.parametrize('pwc', ['released', 'attention'])
-@pytest.mark.parametrize('loss', ['bpr', 'softmax'])
-def test_layerwise_inference_is_that_of_the_whole(views, tmp_path, pwc, loss):
+@pytest.mark.parametrize(('loss', 'history'), [('bpr', 0), ('softmax', 0), ('softmax', 3)])
+def test_layerwise_inference_is_that_of_the_whole(views, tmp_path, pwc, loss, history):
     train, _ = views
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, pwc=pwc, loss=loss).eval()
+    train = History(3)(train)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, pwc=pwc, loss=loss, history=history).eval()
     expected = model.encode(train)
     for data, features in [(train, None), (without_features(train), mapped(train, tmp_path))]:
         for ours, whole in zip(encode_layerwise(model, data, features, batch_size=17), expected, strict=True):

@@ -230,6 +230,21 @@ def test_what_differs_for_a_trained_user(views):
     assert torch.allclose(fold_in_users(model, data, [items], free)[0], user, atol=1e-5)
 
 
+def test_fold_in_takes_the_latest_items_of_a_sequential_model(views):
+    train = views[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, num_layers=0, pwc='uniform', history=4).eval()
+    store, free = train[INTERACTS], normalize(model.user.detach())
+    own = [store.edge_index[1, store.edge_index[0] == user] for user in range(6)]
+    time = [store.time[store.edge_index[0] == user] for user in range(6)]
+    histories = [items[t.argsort()].tolist() for items, t in zip(own, time, strict=True)]
+    expected = model.encode(train).user[:6]
+    assert torch.allclose(fold_in_users(model, train, histories, free[:6]), expected, atol=1e-5)
+    reverse = fold_in_users(model, train, [history[::-1] for history in histories], free[:6])
+    assert not torch.allclose(reverse, expected, atol=1e-3)
+    nobody = fold_in_users(model, train, [histories[0], []], free[:2])[1]
+    assert torch.allclose(nobody, normalize(model.pwc(free[1:2])[0]), atol=1e-5)
+
+
 def test_fold_in_is_one_user_at_a_time_and_takes_raw_ids(views):
     data = views[0]
     model = LIRDRec.from_data(data, seed=0, hidden_channels=8).eval()

@@ -53,7 +53,9 @@ class History(BaseTransform):
         history[order] = before
         by_item = torch.argsort(user * data[ITEM].num_nodes + item)
         for key, value in list(store.items()):
-            if store.is_edge_attr(key) and isinstance(value, Tensor) and key != 'edge_label_index':
+            if key.startswith(('adj', 'edge_label')) or not isinstance(value, Tensor):  # of no order
+                continue
+            if store.is_edge_attr(key):
                 store[key] = value.index_select(data.__cat_dim__(key, value, store), by_item)
         store.history = history[by_item]
         return data

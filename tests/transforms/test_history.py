@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.transforms import FixedSplit, History, RandomSplit
+from lirdrec_pyg.transforms import FixedSplit, History, InteractionGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, USER
 
 
@@ -27,6 +27,15 @@ def test_equals_a_loop_in_whatever_order_interactions_come(length):
     times = {(u, i): t for u, i, t in pairs}
     assert out[INTERACTS].time.tolist() == [times[u, i] for u, i in out[INTERACTS].edge_index.t().tolist()]
     assert 'history' not in train[INTERACTS]
+
+
+@pytest.mark.parametrize('layout', ['csr', 'EdgeIndex', 'edge_index'])
+def test_before_or_after_the_adjacency(layout):
+    train = FixedSplit()(FakeMultimodal(num_users=30, num_items=40, seed=0)[0])[0]
+    before, after = InteractionGraph(layout)(History(3)(train)), History(3)(InteractionGraph(layout)(train))
+    for key in ('edge_index', 'edge_weight', 'history', 'time'):
+        assert torch.equal(before[INTERACTS][key], after[INTERACTS][key])
+    assert torch.equal(after[INTERACTS].edge_label_index, train[INTERACTS].edge_label_index)
 
 
 def test_a_user_without_interactions_has_no_history():

@@ -248,11 +248,12 @@ class LIRDRec(Recommender):
         user_id = data[USER].get('n_id')
         if user_id is None and data[USER].num_nodes != self.num_users:
             raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
-        return xs, spectrum, *edges(data), masks, user_id, None if self.history is None else self._histories(data, USER)
+        return xs, spectrum, *edges(data), masks, user_id, self.histories(data)
 
-    def _histories(self, data: HeteroData, of: Any) -> Tensor:
-        r"""Returns the latest items of all users or before all interactions."""
-        assert self.history is not None
+    def histories(self, data: HeteroData, of: Any = USER) -> Tensor | None:
+        r"""Returns the latest items of all users, or before all interactions, where the model is sequential."""
+        if self.history is None:
+            return None
         history = data[of].get('history')
         if history is None or history.size(1) != self.history.length:
             got = 'none' if history is None else f'of length {history.size(1)}'
@@ -263,7 +264,8 @@ class LIRDRec(Recommender):
 
     def _history_before(self, data: HeteroData, user: Tensor, item: Tensor) -> Tensor:
         r"""Returns the items that the users had when they came to the given ones, :math:`(B, n)`."""
-        history = self._histories(data, INTERACTS)
+        history = self.histories(data, INTERACTS)
+        assert history is not None
         known = data[INTERACTS].edge_index[0] * data[ITEM].num_nodes + data[INTERACTS].edge_index[1]  # sorted
         wanted = user * data[ITEM].num_nodes + item
         edge = torch.searchsorted(known, wanted).clamp(max=known.numel() - 1)
