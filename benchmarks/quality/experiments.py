@@ -65,9 +65,12 @@ def preset(dataset: str, hidden: bool = False) -> Iterator[Job]:
     variants: dict[str, tuple[str, Settings]] = {}
     for name, known in chosen(dataset, 'ndcg@20_hidden' if hidden else 'ndcg@20').items():
         fit = {**known['settings']['fit'], 'precision': 'bf16'}  # as when they were chosen
+        settings = {**known['settings'], 'fit': fit}
         if dataset == 'microlens_50k':
-            fit |= {'batch_size': 8192, 'lr': 1e-3, 'patience': 10}
-        variants[name] = known['model'], {**known['settings'], 'fit': fit}
+            fit |= {'batch_size': 8192, 'lr': 1e-3, 'patience': 5}
+            if name == 'SoftmaxLIRDRec':
+                settings['model'] = {**settings['model'], 'num_negatives': 4096}
+        variants[name] = known['model'], settings
     return jobs('preset, hidden' if hidden else 'preset', dataset, variants, seeds(dataset))
 
 

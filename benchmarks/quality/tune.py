@@ -22,7 +22,7 @@ from typing import Any
 
 import optuna
 
-from benchmarks.quality import run
+from benchmarks.quality import catalogues, run
 from lirdrec_pyg import fit
 
 RESULTS = Path(__file__).parent / 'results'
@@ -50,18 +50,19 @@ def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
 
 
 def softmax(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
-    return {
+    settings: dict[str, dict[str, Any]] = {
         'model': {
             'scoring': trial.suggest_categorical('scoring', [0.25, 0.5, 1.0]),
             'dropout': trial.suggest_categorical('dropout', [0.0, 0.3]),
             'temperature': trial.suggest_categorical('temperature', [0.15, 0.2]),
         },
-        'content': {
-            'k': trial.suggest_categorical('k', [5, 10]),
-            'collaborative': trial.suggest_categorical('collaborative', [0, 64]),
-            **image_weight(trial, dataset),
-        },
+        'content': {'k': trial.suggest_categorical('k', [5, 10]), **image_weight(trial, dataset)},
     }
+    if dataset in catalogues.BY_TIME:  # whose next interactions are asked for
+        settings['model']['history'] = trial.suggest_categorical('history', [0, 10])
+    else:
+        settings['content']['collaborative'] = trial.suggest_categorical('collaborative', [0, 64])
+    return settings
 
 
 def lightgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
