@@ -136,6 +136,27 @@ def test_published_sets_stand_beside_what_is_known(results):
     assert '| elec (0) | not run | .0667 / .0304 | .0674 / .0306 |' in found
 
 
+def test_bias_is_a_ratio_in_each_condition(results):
+    cells = {'dataset': 'fake', 'parts': 'both', 'model': 'VBPR', 'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam'}
+    cells |= {'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own', 'norm': 2.0, 'recall': 0.2, 'recall_ids': 0.1}
+    conditions = [{}, {'optimizer': 'sgd', 'keep': 0.5}, {'parts': 'ids'}]
+    pd.DataFrame(
+        [
+            {**cells, **changed, 'seed': seed, 'epoch': epoch, 'kind': kind, 'item_grad': size, 'item_update': size / 4}
+            | {'recall_features': None}
+            for changed in conditions
+            for seed in (0, 1)
+            for epoch in (1, 2)
+            for kind, size in (('id', 0.1), ('feature', 3.0 if changed else 0.2))
+        ]
+    ).to_csv(results / 'gradient_bias.csv', index=False)
+    lines = [line for line in made('bias-fake').splitlines() if line.startswith('|')][2:]
+    assert lines == [
+        '| VBPR (2) | 2 | 2 | .2000 ± .0000 |  | .1000 ± .0000 |',
+        '| VBPR, 50% of the interactions, SGD (2) | 30 | 30 | .2000 ± .0000 |  | .1000 ± .0000 |',
+    ]
+
+
 def test_weights_are_the_last_and_warnings_counted(results):
     pd.DataFrame(
         [

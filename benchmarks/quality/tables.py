@@ -238,6 +238,29 @@ def cold(dataset: str = '') -> str:
     return table(header, lines)
 
 
+def bias(dataset: str) -> str:
+    r"""How much more features move items than IDs do, where both are trained, and what becomes of validation recall."""
+    rows = read(RESULTS / 'gradient_bias.csv', dataset=dataset, parts='both')
+    rows['moved'] = rows['item_update'] / rows['norm']
+    usual = {'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam', 'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own'}
+    words = {
+        'keep': '{:.0%} of the interactions', 'loss': '{}', 'optimizer': 'SGD', 'init': 'IDs as long as the features',
+        'id_scale': 'times {:g}', 'feature_norm': 'features of length one',
+    }  # fmt: skip
+    lines = []
+    for values, part in rows.groupby(['model', *usual], sort=False):
+        model, *settings = values
+        changed = [words[key].format(v) for (key, u), v in zip(usual.items(), settings, strict=True) if v != u]
+        means = part.groupby(['seed', 'kind'])[['item_grad', 'moved']].median().unstack()
+        ratios = [(means[name]['feature'] / means[name]['id']).mean() for name in ('item_grad', 'moved')]
+        best = part.groupby('seed')[['recall', 'recall_features', 'recall_ids']].max()
+        recalls = ['' if best[name].isna().all() else spread(best[name].dropna()) for name in best]
+        name = ', '.join([str(model), *changed])
+        lines.append([f'{name} ({len(best)})', *(f'{r:,.0f}' if r >= 10 else f'{r:.2g}' for r in ratios), *recalls])
+    header = ['IDs and features (seeds)', 'gradient, features : IDs', 'move in a step, features : IDs', 'recall@20']
+    return table([*header, 'of its features', 'of its IDs'], lines)
+
+
 def transfer(dataset: str) -> str:
     r"""Content made less informative, against LightGCN, which sees none."""
     rows = read(RESULTS / 'runs.csv', experiment='transfer', dataset=dataset)
@@ -334,6 +357,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'pwc': pwc,
     'cold': cold,
     'transfer': transfer,
+    'bias': bias,
     'precision': precision,
     'onboard': onboard,
     'fold_in': fold_in,
