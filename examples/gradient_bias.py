@@ -464,7 +464,7 @@ def conditions(rows: Any, path: Path) -> None:
     ):
         axis.set(xscale='log', title=title, xlabel='features : IDs')
         axis.axvline(1, color='grey', linewidth=1)
-    axes[2].set(title='what was trained', xlabel='best validation recall@20')
+    axes[2].set(title='quality, by what was trained', xlabel='best validation recall@20')
     for axis in axes:
         axis.grid(alpha=0.3)
         handles, labels = axis.get_legend_handles_labels()
