@@ -67,7 +67,7 @@ def preset(dataset: str, hidden: bool = False) -> Iterator[Job]:
         fit = {**known['settings']['fit'], 'precision': 'bf16'}  # as when they were chosen
         settings = {**known['settings'], 'fit': fit}
         if dataset == 'microlens_50k':
-            fit |= {'batch_size': 8192, 'lr': 1e-3, 'patience': 5}
+            fit |= {'batch_size': 8192, 'lr': 2e-3, 'patience': 4}
             if name == 'SoftmaxLIRDRec':
                 settings['model'] = {**settings['model'], 'num_negatives': 4096}
         variants[name] = known['model'], settings
