@@ -3,6 +3,7 @@ r"""Training on sampled sub-graphs, for graphs and features that full propagatio
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch_geometric import typing as support
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkNeighborLoader
 from torch_geometric.sampler import NeighborSampler
+from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn import LIRDRec
 from lirdrec_pyg.nn.propagation import edges
@@ -103,11 +105,20 @@ class MiniBatches:
     :class:`~torch_geometric.loader.LinkNeighborLoader`: the ``loader`` of :func:`~lirdrec_pyg.fit`.
 
     A batch is a :class:`~torch_geometric.data.HeteroData` of the same contract as the whole, with ``n_id`` for both
-    types, the features of its items alone, and the edge weights of the whole graph. It holds each sampled interaction
-    in both directions. A positive or negative item needs one hop for each layer on the item graph and for each layer
-    on the interactions; with all neighbours (``-1``) its embedding is that of the whole graph, and so are a user's and
-    the gradient of the BPR loss. With fewer, sums over neighbours are smaller than in the whole graph. The
-    regulariser is that of the nodes in the sub-graph.
+    types, the features of its items alone, and the edge weights of the whole graph. A positive or negative item needs
+    one hop for each layer on the item graph and for each layer on the interactions; with all neighbours (``-1``) its
+    embedding is that of the whole graph, and so are a user's and the gradient of the BPR loss. The regulariser is that
+    of the nodes in the sub-graph.
+
+    With fewer neighbours, the sum over them is smaller than at inference, unless it is scaled up: of the
+    :math:`\deg v` neighbours of a node, the :math:`s_v` sampled ones then count as all,
+
+    .. math::
+        \hat{w}_{uv} = \frac{\deg v}{s_v} w_{uv},
+
+    and the expectation of a layer over the samples is the layer of the whole graph. An edge then leads to the node
+    that sampled it alone; without rescaling, and with all neighbours, it leads in both directions. A hop of no
+    neighbours at all (``0``) leaves its layer out either way.
 
     Args:
         data (HeteroData): The training view, with ``InteractionGraph()`` applied.
@@ -119,6 +130,8 @@ class MiniBatches:
         seed (int, optional): The seed of the triplets. The sub-graphs are drawn from torch's global random state, which
             :func:`~lirdrec_pyg.fit` seeds and restores. (default: :obj:`0`)
         features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
+        rescale (bool, optional): Whether sampled neighbours count as all. With all neighbours this changes nothing.
+            (default: :obj:`True`)
 
     Raises:
         ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
@@ -133,6 +146,7 @@ class MiniBatches:
         batch_size: int = 2048,
         seed: int = 0,
         features: MappedFeatures | None = None,
+        rescale: bool = True,
     ) -> None:
         if not (support.WITH_TORCH_SPARSE or support.WITH_PYG_LIB):
             raise ImportError(
@@ -149,6 +163,7 @@ class MiniBatches:
             'num_neighbors': list(num_neighbors),
             'num_item_layers': num_item_layers,
             'batch_size': batch_size,
+            'rescale': rescale,
         }
         self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
         edge_index = data[INTERACTS].edge_index
@@ -162,7 +177,13 @@ class MiniBatches:
         for relation in hops:
             graph[relation].edge_index = data[relation].edge_index
         self._graph, self._hops = graph, hops
-        self._neighbors = NeighborSampler(graph, hops)
+        self._sampled = any(count > 0 for count in num_neighbors)
+        self.rescale = rescale and self._sampled
+        self._degree = {
+            INTERACTS: degree(edge_index[1], self.num_items),
+            REV_INTERACTS: degree(edge_index[0], self.num_users),
+        }
+        self._neighbors = None if self._sampled else NeighborSampler(graph, hops)
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -171,36 +192,53 @@ class MiniBatches:
         batches = list(self.sampler)
         pairs = [torch.stack([torch.cat([user, user]), torch.cat([pos, neg])]) for user, pos, neg in batches]
         stops = np.cumsum([0] + [pair.size(1) for pair in pairs])
+        graph, neighbors, order = self._graph, self._neighbors, None
+        if neighbors is None:
+            # In an order of its own each epoch: torch-sparse hardly ever samples the last neighbours of a node.
+            order = torch.randperm(graph[INTERACTS].edge_index.size(1))
+            graph = copy(graph)
+            for relation in (INTERACTS, REV_INTERACTS):
+                graph[relation].edge_index = graph[relation].edge_index[:, order]
+            neighbors = NeighborSampler(graph, self._hops)
         loader = LinkNeighborLoader(
-            self._graph,
+            graph,
             self._hops,
             edge_label_index=(INTERACTS, torch.cat(pairs, dim=1)),
-            neighbor_sampler=self._neighbors,
+            neighbor_sampler=neighbors,
             batch_sampler=[range(a, b) for a, b in itertools.pairwise(stops)],
         )
         for sample in loader:
             user, item = sample[INTERACTS].edge_label_index
             pos, neg = item.chunk(2)
-            yield self._batch(sample), user.chunk(2)[0], pos, neg
+            yield self._batch(sample, order), user.chunk(2)[0], pos, neg
 
-    def _batch(self, sample: HeteroData) -> HeteroData:
+    def _batch(self, sample: HeteroData, order: Tensor | None) -> HeteroData:
         users, items = sample[USER].n_id, sample[ITEM].n_id
         batch = HeteroData()
         batch[USER].n_id, batch[ITEM].n_id = users, items
         batch[USER].num_nodes, batch[ITEM].num_nodes = size = len(users), len(items)
-        # Both directions of each interaction: e_id counts the interactions in the same order for both.
-        e_id = torch.cat([sample[INTERACTS].e_id, sample[REV_INTERACTS].e_id])
-        both = torch.cat([sample[INTERACTS].edge_index, sample[REV_INTERACTS].edge_index.flip(0)], dim=1)
-        e_id, inverse = e_id.unique(return_inverse=True)
-        edge_index = both.new_empty(2, len(e_id))
-        edge_index[:, inverse] = both
-        weight = self.data[INTERACTS].edge_weight[e_id]
-        for relation, index, shape in [
-            (INTERACTS, edge_index, size),
-            (REV_INTERACTS, edge_index.flip(0), size[::-1]),
-        ]:
-            batch[relation].edge_index, batch[relation].edge_weight = index, weight
-            batch[relation].adj_t = adjacency(index, weight, shape, 'csr')
+        e_id = {relation: sample[relation].e_id for relation in (INTERACTS, REV_INTERACTS)}
+        if order is not None:
+            e_id = {relation: order[ids] for relation, ids in e_id.items()}
+        if self.rescale:
+            for relation, nodes in [(INTERACTS, items), (REV_INTERACTS, users)]:
+                target = sample[relation].edge_index[1]
+                scale = self._degree[relation][nodes] / degree(target, len(nodes)).clamp_(min=1)
+                batch[relation].edge_index = sample[relation].edge_index
+                batch[relation].edge_weight = self.data[relation].edge_weight[e_id[relation]] * scale[target]
+        else:
+            # Both directions of each interaction: e_id counts the interactions in the same order for both.
+            both = torch.cat([sample[INTERACTS].edge_index, sample[REV_INTERACTS].edge_index.flip(0)], dim=1)
+            ids, inverse = torch.cat([e_id[INTERACTS], e_id[REV_INTERACTS]]).unique(return_inverse=True)
+            edge_index = both.new_empty(2, len(ids))
+            edge_index[:, inverse] = both
+            weight = self.data[INTERACTS].edge_weight[ids]
+            for relation, index, shape in [
+                (INTERACTS, edge_index, size),
+                (REV_INTERACTS, edge_index.flip(0), size[::-1]),
+            ]:
+                batch[relation].edge_index, batch[relation].edge_weight = index, weight
+                batch[relation].adj_t = adjacency(index, weight, shape, 'csr')
         if SIMILAR_TO in self._hops:
             store, index = batch[SIMILAR_TO], sample[SIMILAR_TO].edge_index
             store.edge_index, store.edge_weight = index, self.data[SIMILAR_TO].edge_weight[sample[SIMILAR_TO].e_id]

@@ -9,8 +9,9 @@ import torch
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
+from lirdrec_pyg.nn.propagation import WeightedLGConv, edges
 from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
-from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
 sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
 
@@ -40,12 +41,13 @@ def without_features(train):
 @sampled
 @pytest.mark.parametrize('num_layers', [1, 2, 3])
 @pytest.mark.parametrize('features', ['held', 'mapped'])
-def test_with_all_neighbours_the_gradient_is_that_of_the_whole_graph(views, num_layers, features, tmp_path):
+@pytest.mark.parametrize('fan_out', [-1, 1000])
+def test_with_all_neighbours_the_gradient_is_that_of_the_whole_graph(views, num_layers, features, fan_out, tmp_path):
     train, _ = views
     model = LIRDRec.from_data(train, seed=0, hidden_channels=8, num_layers=num_layers, reg_weight=0.0)
     kwargs = {} if features == 'held' else {'features': mapped(train, tmp_path)}
     data = train if features == 'held' else without_features(train)
-    batches = MiniBatches(data, [-1] * (num_layers + 1), batch_size=40, seed=3, **kwargs)
+    batches = MiniBatches(data, [fan_out] * (num_layers + 1), batch_size=40, seed=3, **kwargs)
     whole = BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, 40, seed=3)
     assert len(batches) == len(whole)
     for (batch, user, pos, neg), triplets in zip(batches, whole, strict=True):
@@ -65,7 +67,7 @@ def test_with_all_neighbours_the_gradient_is_that_of_the_whole_graph(views, num_
 def test_sub_graphs_are_bounded_and_of_the_contract(views):
     train, _ = views
     torch.manual_seed(0)
-    batch, _, pos, _ = next(iter(MiniBatches(train, [2, 1, 1], batch_size=8)))
+    batch, _, pos, _ = next(iter(MiniBatches(train, [2, 1, 1], batch_size=8, rescale=False)))
     assert batch[USER].num_nodes < train[USER].num_nodes
     pairs = set(zip(*train[INTERACTS].edge_index.tolist(), strict=True))
     own = torch.stack(
@@ -83,6 +85,66 @@ def test_sub_graphs_are_bounded_and_of_the_contract(views):
     for item in seeds:  # all edges of the item graph into what is asked for
         assert (kept[1] == item).sum() == (train[SIMILAR_TO].edge_index[1] == item).sum()
     assert torch.equal(batch[ITEM].x_text, train[ITEM].x_text[batch[ITEM].n_id])
+
+
+def layer(batch, x):
+    r"""Returns a layer of users and items on the interactions, both made of the features of the whole graph."""
+    conv, (to_item, to_user, _, _) = WeightedLGConv(), edges(batch)
+    size = (batch[USER].num_nodes, batch[ITEM].num_nodes)
+    user, item = (x[kind][batch[kind].get('n_id', slice(None))] for kind in (USER, ITEM))
+    return {USER: conv(item, *to_user, size=size[::-1]), ITEM: conv(user, *to_item, size=size)}
+
+
+@sampled
+@pytest.mark.parametrize('rescale', [True, False])
+def test_sampled_layers_are_in_expectation_those_of_the_whole_graph(views, rescale):
+    train, _ = views
+    generator = torch.Generator().manual_seed(0)
+    x = {kind: torch.randn(train[kind].num_nodes, 3, generator=generator) for kind in (USER, ITEM)}
+    whole = layer(train, x)
+    total = {kind: torch.zeros_like(z) for kind, z in whole.items()}
+    square = {kind: torch.zeros_like(z) for kind, z in whole.items()}
+    count = {kind: torch.zeros(len(z), 1) for kind, z in whole.items()}
+    torch.manual_seed(0)
+    batches = MiniBatches(train, [2, 1], batch_size=500, seed=0, rescale=rescale)
+    for _ in range(60):
+        for batch, user, pos, neg in batches:
+            out = layer(batch, x)
+            for kind, index in [(USER, user.unique()), (ITEM, torch.cat([pos, neg]).unique())]:
+                nodes = batch[kind].n_id[index]
+                total[kind][nodes] += out[kind][index]
+                square[kind][nodes] += out[kind][index] ** 2
+                count[kind][nodes] += 1
+    for kind, z in whole.items():
+        enough = (count[kind] > 50).squeeze(1)
+        assert enough.float().mean() > 0.5
+        mean = total[kind][enough] / count[kind][enough]
+        variance = (square[kind][enough] / count[kind][enough] - mean**2).clamp(min=0)
+        error = (variance / count[kind][enough]).sqrt() + 1e-3
+        off = (mean - z[enough]) / error
+        if rescale:
+            assert off.square().mean() < 1.5  # as much as chance makes of it
+            assert abs((mean * z[enough]).sum() / z[enough].square().sum() - 1) < 0.03
+        else:
+            assert off.square().mean() > 10
+
+
+@sampled
+def test_rescaling_counts_the_sampled_neighbours_as_all(views):
+    train, _ = views
+    torch.manual_seed(0)
+    batch, *_ = next(iter(MiniBatches(train, [2, 1, 1], batch_size=8)))
+    for relation, kind in [(INTERACTS, ITEM), (REV_INTERACTS, USER)]:
+        nodes, store = batch[kind].n_id, batch[relation]
+        target = store.edge_index[1]
+        degree = train[relation].edge_index[1].bincount(minlength=train[kind].num_nodes)
+        number = target.bincount(minlength=len(nodes))
+        assert number.max() == 2
+        pairs = zip(*train[relation].edge_index.tolist(), strict=True)
+        weight = dict(zip(pairs, train[relation].edge_weight.tolist(), strict=True))
+        source = batch[USER if kind == ITEM else ITEM].n_id[store.edge_index[0]]
+        for u, v, t, found in zip(source.tolist(), nodes[target].tolist(), target, store.edge_weight, strict=True):
+            assert float(found) == pytest.approx(weight[u, v] * int(degree[v]) / int(number[t]), rel=1e-5)
 
 
 @sampled
@@ -114,9 +176,10 @@ def test_fit_learns_and_resumes_exactly(views, tmp_path, optimizer):
 def test_a_state_of_other_settings_is_refused(views):
     train, _ = views
     state = MiniBatches(train, [5, 3, 2], batch_size=64).state_dict()
-    for hops, size, name in [([5, 3, 2], 32, 'batch_size'), ([5, 3, 1], 64, 'num_neighbors')]:
+    for name, value in [('batch_size', 32), ('num_neighbors', [5, 3, 1]), ('rescale', False)]:
+        kwargs = {'num_neighbors': [5, 3, 2], 'batch_size': 64, name: value}
         with pytest.raises(ValueError, match=rf"'{name}' needs to be .*, as in the state"):
-            MiniBatches(train, hops, batch_size=size).load_state_dict(state)
+            MiniBatches(train, **kwargs).load_state_dict(state)
 
 
 @sampled

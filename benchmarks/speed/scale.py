@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument('--columns', type=int, default=128, help='of the features (default: %(default)s)')
     parser.add_argument('--hidden-channels', type=int, default=64, help='default: %(default)s')
     parser.add_argument('--num-neighbors', type=int, nargs='+', default=[4, 2, 0], help='at each hop')
+    parser.add_argument('--rescale', action='store_true', help='count sampled neighbours as all')
     parser.add_argument('--index', default='IVF2048,Flat', help='of the item graph (default: %(default)s)')
     parser.add_argument('--index-params', default='nprobe=4', help='how to search it (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=20, help='steps timed, after two (default: %(default)s)')
@@ -101,7 +102,7 @@ def main() -> None:
         with phase(row, 'graph'):
             train = InteractionGraph()(data)
             features = MappedFeatures({'text': path}, args.items)
-            batches = MiniBatches(train, args.num_neighbors, features=features)
+            batches = MiniBatches(train, args.num_neighbors, features=features, rescale=args.rescale)
         model = LIRDRec(
             num_users, features.in_channels, args.hidden_channels, num_layers=len(args.num_neighbors) - 1, sparse=True
         )
