@@ -312,8 +312,9 @@ def onboard() -> str:
             for method, part in group.groupby('method', sort=False)
         }
         for method, part in group.groupby('method', sort=False):
-            cells = [''] * 4
+            cells = [''] * 5
             if dataset != 'generated':
+                cells[4] = f'{part["new_share"].mean():.0%}'
                 for at, key in enumerate(('cold_recall@20', 'all_recall@20')):
                     cells[2 * at] = spread(part[key])
                     if method != 'onboarded':
@@ -325,6 +326,7 @@ def onboard() -> str:
             name = f'{name}, {part["new"].iloc[0]:,} into {part["items"].iloc[0]:,}: {method} ({len(part)})'
             lines.append([name, *cells, seconds, change])
     header = ['items (seeds)', 'recall@20 among new items', 'against onboarded', 'among all items', 'against onboarded']
+    header.append('new items among the best 20')
     return table([*header, 'seconds', 'largest change of the others'], lines)
 
 
