@@ -147,6 +147,24 @@ def test_spectra_keep_the_norm(kind):
         assert out[:, : x.size(1)].norm(dim=1).numpy() == pytest.approx(x.norm(dim=1).numpy(), rel=1e-4)
 
 
+def test_hides_the_latest_where_validation_is_later(tmp_path):
+    train, val, _ = catalogues.split('fake')(catalogues.load('fake', tmp_path))
+    hidden, _ = catalogues.hide(train, val, latest=True)
+    store, left = train['interacts'], hidden['interacts']
+    per_user = val['interacts'].edge_label_index[0].bincount(minlength=train['user'].num_nodes)
+    for user in range(train['user'].num_nodes):
+        times = store.time[store.edge_index[0] == user].sort().values
+        kept = left.time[left.edge_index[0] == user].sort().values
+        assert kept.tolist() == times[: max(len(times) - int(per_user[user]), 1)].tolist()
+
+
+def test_a_sequential_model_gets_histories(tmp_path):
+    job = run.job('fake', 'SoftmaxLIRDRec', 0, {'model': {'hidden_channels': 8, 'history': 4}})
+    train, _ = run.views(job, tmp_path, test=False)
+    assert train['user'].history.shape == (train['user'].num_nodes, 4)
+    assert run.build(job, train).history.length == 4
+
+
 def test_experiments_are_lists_of_jobs():
     for name, experiment in experiments.EXPERIMENTS.items():
         if name in ('main', 'preset', 'preset, hidden'):

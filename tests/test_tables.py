@@ -126,6 +126,15 @@ def test_preset_is_compared_on_each_dataset(results):
     assert 'alone' not in found
 
 
+def test_sequential_variants_stand_beside_their_likes(results):
+    runs(results, 'preset, hidden', 'fake', **{'LIRDRec': [0.2], 'SoftmaxLIRDRec': [0.3], 'LIRDRec, history': [0.25]})
+    lines = made('sequential-fake').strip().splitlines()
+    assert [line.split(' (')[0] for line in lines[4:7]] == [
+        '| LIRDRec', '| LIRDRec with the latest items', '| SoftmaxLIRDRec'
+    ]  # fmt: skip
+    assert '| .2500 | +25.0% |' in lines[5]
+
+
 def test_published_sets_stand_beside_what_is_known(results):
     runs(results, '', 'baby', LIRDRec=[0.1, 0.2])
     rows = pd.read_csv(results / 'runs.csv').assign(model='LIRDRec', settings='{}')

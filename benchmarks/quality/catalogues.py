@@ -112,7 +112,7 @@ def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False
     latest where validation is later than training."""
     user = train[INTERACTS].edge_index[0]
     if latest:
-        order = train[INTERACTS].time.argsort(stable=True)
+        order = train[INTERACTS].time.argsort(stable=True).flip(0)
     else:
         order = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(seed))
     order = order[user[order].argsort(stable=True)]  # within each user

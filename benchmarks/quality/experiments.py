@@ -71,6 +71,11 @@ def preset(dataset: str, hidden: bool = False) -> Iterator[Job]:
             if name == 'SoftmaxLIRDRec':
                 settings['model'] = {**settings['model'], 'num_negatives': 4096}
         variants[name] = known['model'], settings
+    if hidden and dataset.startswith('scientific') and len(variants) == 2:  # is it the latest items, or the rest?
+        (_, paper), (_, ours) = variants['LIRDRec'], variants['SoftmaxLIRDRec']
+        without = {name: value for name, value in ours['model'].items() if name != 'history'}
+        variants['SoftmaxLIRDRec, no history'] = 'SoftmaxLIRDRec', {**ours, 'model': without}
+        variants['LIRDRec, history'] = 'LIRDRec', {**paper, 'model': {**paper['model'], 'history': 10}}
     return jobs('preset, hidden' if hidden else 'preset', dataset, variants, seeds(dataset))
 
 

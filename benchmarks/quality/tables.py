@@ -204,6 +204,27 @@ def preset(kind: str = '') -> str:
     return table([*header, 'change', 'p', 'times faster trained'], lines)
 
 
+def sequential(dataset: str) -> str:
+    r"""The paper's configuration and ours, with and without a user's latest items."""
+    rows = read(RESULTS / 'runs.csv', experiment='preset, hidden', dataset=dataset)
+    base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
+    p = p_values('preset, hidden', dataset)
+    lines = []
+    for variant, name in [
+        ('LIRDRec', 'LIRDRec'),
+        ('LIRDRec, history', 'LIRDRec with the latest items'),
+        ('SoftmaxLIRDRec, no history', 'SoftmaxLIRDRec without'),
+        ('SoftmaxLIRDRec', 'SoftmaxLIRDRec'),
+    ]:
+        part = rows[rows['variant'] == variant]
+        if part.empty:
+            continue
+        change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
+        lines.append([f'{name} ({len(part)})', *cells])
+    return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p'], lines)
+
+
 def pwc(dataset: str) -> str:
     r"""The weights of the views that each variant of PWC ends with, and how often the monitor warned."""
     rows = read(RESULTS / 'pwc.csv', dataset=dataset)
@@ -356,6 +377,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'main': models,
     'ablation': ablation,
     'preset': preset,
+    'sequential': sequential,
     'pwc': pwc,
     'cold': cold,
     'transfer': transfer,
