@@ -32,6 +32,7 @@ def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
         'test_coverage@10',
         'val_recall@20',
         'seconds',
+        'cpu_seconds',
         'torch',
     ):
         assert float(rows[0][name].partition('+')[0].rpartition('.')[0] or 0) >= 0
