@@ -117,9 +117,9 @@ def run(args: argparse.Namespace, rank: int, world: int, device: torch.device) -
         model.load_state_dict(state['model_state'])
         optimizer.load_state_dict(state['optimizer_state'])
         sampler.load_state_dict(state['sampler_state'])
-    # Buffers are equal already: each process sees all users. Variants of PWC leave parameters without a gradient.
-    ids = [device.index] if device.type == 'cuda' else None
-    step = DistributedDataParallel(Step(model, train), device_ids=ids, broadcast_buffers=False)
+    # Buffers are equal already: each process sees all users. Networks of PWC lack a gradient once they are left out.
+    settings = {'device_ids': [device.index] if device.type == 'cuda' else None, 'broadcast_buffers': False}
+    step = DistributedDataParallel(Step(model, train), find_unused_parameters=True, **settings)
 
     for epoch in range(state['epoch'] + 1, args.epochs + 1):
         torch.manual_seed(args.seed + epoch)  # of dropout and shared negatives, the same wherever training began

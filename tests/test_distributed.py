@@ -53,6 +53,10 @@ def test_two_processes_have_the_losses_of_one(loss, tmp_path):
         torch.testing.assert_close(ours, other, rtol=1e-3, atol=1e-4, msg=name)
 
 
+def test_two_processes_go_on_where_a_part_of_the_model_is_left_out():
+    assert len(history(launch(2, '--epochs', '25'))) == 25  # the networks of PWC, from epoch 24 on
+
+
 def test_training_goes_on_after_a_process_dies(tmp_path):
     whole = history(launch(2, '--epochs', '4', '--checkpoint', str(tmp_path / 'whole.pt')))
     path = tmp_path / 'parts.pt'

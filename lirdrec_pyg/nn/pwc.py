@@ -25,7 +25,8 @@ class PWC(Module):
       :math:`\mathbf{w}_u = \mathrm{softmax}(a f(\mathbf{z}_u) + (1 - a) \boldsymbol{\theta}_u)` with
       :math:`a(t) = \sigma(\mathrm{logit}(a_0) + \tfrac{1}{2} t (t + 1) \ln b)` in epoch :math:`t`, where
       :math:`\boldsymbol{\theta}_u` is a parameter that from the second epoch on starts each epoch as the last
-      :math:`\mathbf{w}_u` of the epoch before. It contracts to uniform weights.
+      :math:`\mathbf{w}_u` of the epoch before. It contracts to uniform weights. Once :math:`a(t)` is below
+      :math:`10^{-12}`, far below what rounding leaves of :math:`\boldsymbol{\theta}_u`, the networks are left out.
     * ``'ema'`` (what the paper describes): :math:`\mathbf{w}_u = (1 - \tau) \mathbf{s}_u + \tau \, \mathrm{softmax}
       f(\mathbf{z}_u)`, where the target state :math:`\mathbf{s}_u`, uniform at first, starts each epoch as the last
       :math:`\mathbf{w}_u`: the weights grow in progressively at the rate :math:`\tau`.
@@ -144,14 +145,15 @@ class PWC(Module):
             return x.new_full(x.shape[:2], 1 / self.num_views)
         if self.variant == 'static':
             return self.theta.softmax(dim=-1).expand(x.size(0), -1)
-        pred = self._predict(x)
         if self.variant == 'attention':
-            return pred.softmax(dim=-1)
+            return self._predict(x).softmax(dim=-1)
         theta = self.theta if index is None else self.theta.index_select(0, index)
         if self.variant == 'released':
-            weight = F.softmax(self._gate * pred + (1 - self._gate) * theta, dim=-1)
+            if self._gate >= 1e-12:
+                theta = self._gate * self._predict(x) + (1 - self._gate) * theta
+            weight = F.softmax(theta, dim=-1)
         else:
-            weight = (1 - self.rate) * theta + self.rate * pred.softmax(dim=-1)
+            weight = (1 - self.rate) * theta + self.rate * self._predict(x).softmax(dim=-1)
         if self.training and torch.is_grad_enabled():
             if index is None:
                 self.last_weight.copy_(weight.detach())

@@ -68,6 +68,18 @@ def test_released_copies_the_last_training_weights():
     assert torch.equal(pwc.theta, weight)
 
 
+def test_released_leaves_out_networks_that_rounding_would(monkeypatch):
+    pwc, x = PWC(8, 2, 6), torch.randn(6, 2, 8)
+    epoch = next(t for t in range(1, 100) if pwc.on_epoch_start(t) or pwc.gate < 1e-12)
+    assert epoch == 24
+    with_networks = torch.softmax(pwc.gate * pwc._predict(x) + (1 - pwc.gate) * pwc.theta, dim=-1)
+    monkeypatch.setattr(pwc, '_predict', None)
+    weight = pwc.weight(x)
+    assert torch.equal(weight, with_networks)
+    weight[:, 0].sum().backward()
+    assert pwc.theta.grad.abs().sum() > 0
+
+
 def test_ema_grows_from_uniform_to_the_prediction():
     pwc, x = PWC(8, 2, 6, 'ema', rate=0.25), torch.randn(6, 2, 8)
     pred = PWC(8, 2, 6, 'attention')
