@@ -17,6 +17,7 @@ import copy
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -154,14 +155,27 @@ def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> 
         cells = tuple(str(value) for value in key(one).values())
         if number % int(count) != int(index) or cells in known(path):
             continue
-        row = run(one, root)
+        row = elsewhere(one, path) or run(one, root)
         rows.append(path, row)
         print(
             f'{one["dataset"]} {one["experiment"]} {one["variant"] or one["model"]} seed {one["seed"]}: '
-            f'val ndcg@20 {row["val_ndcg@20"]:.4f}, test recall@20 {row["test_recall@20"]:.4f}, '
-            f'ndcg@20 {row["test_ndcg@20"]:.4f}, best epoch {row["best_epoch"]}, {row["seconds"]} s',
+            f'val ndcg@20 {float(row["val_ndcg@20"]):.4f}, test recall@20 {float(row["test_recall@20"]):.4f}, '
+            f'ndcg@20 {float(row["test_ndcg@20"]):.4f}, best epoch {row["best_epoch"]}, {row["seconds"]} s',
             flush=True,
         )
+
+
+def elsewhere(job: Job, path: Path) -> dict[str, Any] | None:
+    r"""Returns the row of the same run in another experiment, under the names of this one, if there is any whose metrics
+    of each user are known."""
+    cells = {name: str(value) for name, value in key(job).items()}
+    for row in rows.read(path):
+        if all(row[name] == cells[name] for name in KEYS if name not in ('experiment', 'variant')):
+            kept = per_user_path(row)
+            if kept.is_file():
+                shutil.copyfile(kept, per_user_path(cells))
+                return row | cells
+    return None
 
 
 def rerun(cells: list[str], root: Path, path: Path) -> float:
