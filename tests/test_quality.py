@@ -289,3 +289,39 @@ def test_settings_are_carried_over_but_for_weights(tmp_path, monkeypatch):
         'LIRDRec': {'model': 'LIRDRec', 'settings': {'content': {'k': 5}}},
         'LightGCN': {'settings': {}},
     }
+
+
+def test_larger_datasets_take_the_candidate_that_validation_prefers(tmp_path, monkeypatch):
+    path = tmp_path / 'rows.csv'
+    monkeypatch.setattr(experiments, 'ROWS', path)
+    jobs = list(experiments.candidates('scientific_text'))
+    assert [job['variant'] for job in jobs] == ['LIRDRec, 1', 'LIRDRec, 2', 'SoftmaxLIRDRec, 1', 'SoftmaxLIRDRec, 2']
+    assert {job['seed'] for job in jobs} == {0}
+    with pytest.raises(ValueError, match="0 of 2 candidates: run 'preset, candidates' first"):
+        list(experiments.preset('scientific_text', hidden=True))
+    for job, val, test in zip(jobs, (0.1, 0.2, 0.4, 0.3), (0.9, 0.1, 0.1, 0.9), strict=True):
+        run.rows.append(path, run.key(job) | {'val_ndcg@20': val, 'test_ndcg@20': test})
+    chosen = {job['variant']: job for job in experiments.preset('scientific_text', hidden=True)}
+    assert chosen['LIRDRec']['settings'] == jobs[1]['settings']
+    assert chosen['SoftmaxLIRDRec']['settings'] == jobs[2]['settings']
+    assert 'history' not in chosen['SoftmaxLIRDRec, no history']['settings']['model']
+
+
+def test_a_run_of_another_experiment_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
+    path = tmp_path / 'rows.csv'
+    settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
+    run.run_all([run.job('fake', 'LIRDRec', 0, settings, 'first', 'a')], tmp_path, path)
+    ran = []
+    real = run.run
+    monkeypatch.setattr(run, 'run', lambda job, root: ran.append(job['seed']) or real(job, root))
+    run.run_all([run.job('fake', 'LIRDRec', seed, settings, 'second', 'b') for seed in (0, 1)], tmp_path, path)
+    assert ran == [1]
+    first, second, _ = csv.DictReader(path.read_text().splitlines())
+    assert (second['experiment'], second['variant']) == ('second', 'b')
+    assert {k: v for k, v in first.items() if k not in ('experiment', 'variant')}.items() <= second.items()
+    assert run.per_user_path(second).read_bytes() == run.per_user_path(first).read_bytes()
+    run.per_user_path(first).unlink()
+    run.per_user_path(second).unlink()
+    run.run_all([run.job('fake', 'LIRDRec', 0, settings, 'third', 'c')], tmp_path, path)
+    assert ran == [1, 0]  # what tests need is not there

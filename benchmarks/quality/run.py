@@ -166,8 +166,8 @@ def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> 
 
 
 def elsewhere(job: Job, path: Path) -> dict[str, Any] | None:
-    r"""Returns the row of the same run in another experiment, under the names of this one, if there is any whose metrics
-    of each user are known."""
+    r"""Returns the row of the same run in another experiment, under the names of this one, if the metrics of each user
+    are known, too."""
     cells = {name: str(value) for name, value in key(job).items()}
     for row in rows.read(path):
         if all(row[name] == cells[name] for name in KEYS if name not in ('experiment', 'variant')):
