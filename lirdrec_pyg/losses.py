@@ -34,6 +34,7 @@ def softmax_loss(
     target: Tensor,
     temperature: float = 0.2,
     max_elements: int = 2**21,
+    index: Tensor | None = None,
 ) -> Tensor:
     r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_,
@@ -45,47 +46,58 @@ def softmax_loss(
     The scores are made in blocks of rows, whose gradients are taken in the same pass: the :math:`B \times N` scores are
     never in memory at once.
 
+    A user that has several positives in the batch needs its scores but once: give each user once, and ``index``.
+
     Args:
         user (torch.Tensor): The users of a batch, normalised by the caller where the scores should be cosines.
         item (torch.Tensor): The candidates: all items, or a sample of them.
-        target (torch.Tensor): For each user the row of its positive in ``item``.
+        target (torch.Tensor): The row of each positive in ``item``.
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
         max_elements (int, optional): The number of scores in memory at once. (default: 8 MiB of them, few enough to
             stay in a cache)
+        index (torch.Tensor, optional): The row of the user of each positive in ``user``. (default: their order)
 
     Shapes:
-        - **user:** :math:`(B, D)`
+        - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
         - **item:** :math:`(N, D)`
-        - **target:** :math:`(B)`
+        - **target**, **index:** :math:`(B)`
         - **output:** a scalar
     """
-    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)))
+    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index)
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, user: Tensor, item: Tensor, target: Tensor, temperature: float, block: int) -> Tensor:
+    def forward(
+        ctx: Any, user: Tensor, item: Tensor, target: Tensor, temperature: float, block: int, index: Tensor | None
+    ) -> Tensor:
         grads = any(ctx.needs_input_grad)
+        own = user if index is None else user.index_select(0, index)
+        count = user.new_ones(user.size(0)) if index is None else index.bincount(minlength=user.size(0)).to(user.dtype)
         positive = item.index_select(0, target)
         grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
-        total = -(user * positive).sum(dtype=torch.float64) / temperature
-        for u, grad in zip(user.split(block), grad_user.split(block), strict=True):
+        total = -(own * positive).sum(dtype=torch.float64) / temperature
+        for u, grad, n in zip(user.split(block), grad_user.split(block), count.view(-1, 1).split(block), strict=True):
             score = (u / temperature) @ item.t()
             top = score.amax(dim=1, keepdim=True)
             mass = score.sub_(top).exp_().sum(dim=1, keepdim=True)  # of which the scores are now shares
-            total += (mass.log() + top).sum(dtype=torch.float64)
+            total += (n * (mass.log() + top)).sum(dtype=torch.float64)
             if grads:
-                torch.mm(score, item, out=grad).div_(mass)
-                grad_item.addmm_(score.t(), u / mass)
+                torch.mm(score, item, out=grad).mul_(n / mass)
+                grad_item.addmm_(score.t(), u * (n / mass))
         if grads:
-            scale = 1 / (temperature * user.size(0))
-            grad_user.sub_(positive).mul_(scale)
-            grad_item.index_add_(0, target, user, alpha=-1).mul_(scale)
+            scale = 1 / (temperature * target.size(0))
+            if index is None:
+                grad_user.sub_(positive)
+            else:
+                grad_user.index_add_(0, index, positive, alpha=-1)
+            grad_user.mul_(scale)
+            grad_item.index_add_(0, target, own, alpha=-1).mul_(scale)
         ctx.save_for_backward(grad_user, grad_item)
-        return (total / user.size(0)).to(user.dtype)
+        return (total / target.size(0)).to(user.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_user, grad_item = ctx.saved_tensors
-        return grad_user * grad, grad_item * grad, None, None, None
+        return grad_user * grad, grad_item * grad, None, None, None, None

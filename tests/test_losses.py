@@ -33,3 +33,17 @@ def test_softmax_loss_gradcheck():
     user, item = (torch.randn(5, 3, dtype=torch.double, requires_grad=True) for _ in range(2))
     target = torch.tensor([0, 0, 4, 2, 1])
     assert torch.autograd.gradcheck(lambda u, i: softmax_loss(u, i, target, 0.5, 7), (user, item))
+
+
+@pytest.mark.parametrize('max_elements', [1, 64, 2**20])
+def test_softmax_loss_scores_a_user_once(max_elements):
+    user, item = torch.randn(6, 4, dtype=torch.double), torch.randn(23, 4, dtype=torch.double)
+    index, target = torch.tensor([5, 0, 0, 3, 5, 0, 1]), torch.randint(23, (7,))  # two users without positives
+    user.requires_grad_()
+    item.requires_grad_()
+    expected = softmax_loss(user[index], item, target, 0.3)
+    grads = torch.autograd.grad(expected * 3, [user, item])
+    out = softmax_loss(user, item, target, 0.3, max_elements, index)
+    assert torch.allclose(out, expected)
+    for grad, other in zip(torch.autograd.grad(out * 3, [user, item]), grads, strict=True):
+        assert torch.allclose(grad, other)

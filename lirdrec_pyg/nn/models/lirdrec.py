@@ -277,6 +277,9 @@ class LIRDRec(Recommender):
         xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id, _ = self._inputs(data)
         item = self.encode_items(xs, spectrum, masks)
         views, z_item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
+        index = None
+        if self.objective == 'softmax' and self.history is None:  # each user is scored once, whatever its positives
+            user, index = user.unique(return_inverse=True)
         u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, user_id))
         if self.history is not None:
             u = self.history(u, z_item, self._history_before(data, user, pos))
@@ -288,7 +291,7 @@ class LIRDRec(Recommender):
         else:
             items, target = self._candidates(data, pos)
             i, reg_item = rows_and_mean_square(z_item, items)
-            loss = softmax_loss(normalize(u), normalize(i), target, self.temperature)
+            loss = softmax_loss(normalize(u), normalize(i), target, self.temperature, index=index)
         return loss + self.reg_weight * (reg_user + reg_item)
 
     def _candidates(self, data: HeteroData, pos: Tensor) -> tuple[Tensor, Tensor]:
