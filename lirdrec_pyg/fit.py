@@ -14,6 +14,7 @@ from torch.optim import Adam, Optimizer
 from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
+from lirdrec_pyg._memory import keep_freed_memory
 from lirdrec_pyg.evaluate import evaluate
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.sampling import BPRSampler
@@ -208,7 +209,7 @@ def fit(
         }
         save_atomically(state, checkpoint)
 
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+    with keep_freed_memory(), torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
         torch.manual_seed(seed)
         start = 1
         if resume:
