@@ -47,6 +47,7 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --model LIRDRec SoftmaxLIRDRec
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --hide --model LIRDRec SoftmaxLIRDRec
 	$(Q).run --root $(DATA) --experiment main ablation transfer --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment 'preset, candidates' --dataset scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment precision --dataset scientific
 	$(Q).run --root $(DATA) --experiment text --dataset scientific_text

@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pytest
 
@@ -127,6 +129,18 @@ def test_preset_is_compared_on_each_dataset(results):
     rows = pd.read_csv(results / 'runs.csv').assign(cpu_seconds=[4.0, 4.0, 2.0, 2.0] * 2 + [None] * 2)
     rows.to_csv(results / 'runs.csv', index=False)
     assert '| +10.0% |  | 2.0 |' in made('preset')
+
+
+def test_candidates_are_told_by_validation(results):
+    runs(results, 'preset, candidates', 'fake', **{'LIRDRec, 2': [0.2, 0.9], 'LIRDRec, 1': [0.3]})
+    rows = pd.read_csv(results / 'runs.csv')
+    settings = [json.dumps({'model': {'num_layers': n}, 'fit': {'lr': 1e-3}}) for n in (3, 3, 2)]
+    rows.assign(model='LIRDRec', settings=settings, **{'val_ndcg@20': [0.2, 0.9, 0.1]}).to_csv(
+        results / 'runs.csv', index=False
+    )
+    lines = made('candidates').strip().splitlines()
+    assert '| fake: LIRDRec | layers 2, learning rate 0.001 | .1000 |' in lines
+    assert '| fake: LIRDRec | layers 3, learning rate 0.001 | **.2000** |' in lines
 
 
 def test_sequential_variants_stand_beside_their_likes(results):

@@ -6,6 +6,7 @@ between ``<!-- table: NAME -->`` and ``<!-- end -->``, where some names end in `
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -207,6 +208,24 @@ def preset(kind: str = '') -> str:
     return table([*header, 'change', 'p', 'times faster trained'], lines)
 
 
+def candidates() -> str:
+    r"""The settings that the larger datasets choose from, by validation; the best of each model is bold."""
+    rows = read(RESULTS / 'runs.csv', experiment='preset, candidates', seed=0)
+    names = {'num_layers': 'layers', 'reg_weight': 'λ', 'lr': 'learning rate', 'temperature': 'τ'}
+    lines = []
+    for (dataset, model), part in rows.groupby(['dataset', 'model'], sort=False):
+        best = part['val_ndcg@20'].max()
+        for _, row in part.sort_values('variant').iterrows():
+            settings = json.loads(row['settings'])
+            known = settings['model'] | settings['fit']
+            shown = names if model == 'LIRDRec' else ['temperature']
+            what = ', '.join(f'{names[name]} {known[name]:g}' for name in shown if name in known)
+            value = spread(pd.Series([row['val_ndcg@20']]))
+            where = f'{NAMES.get(str(dataset), dataset)}: {model}'
+            lines.append([where, what, f'**{value}**' if row['val_ndcg@20'] == best else value])
+    return table(['dataset: model', 'settings', 'validation ndcg@20'], lines)
+
+
 def sequential(dataset: str) -> str:
     r"""The paper's configuration and ours, with and without a user's latest items."""
     rows = read(RESULTS / 'runs.csv', experiment='preset, hidden', dataset=dataset)
@@ -380,6 +399,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'main': models,
     'ablation': ablation,
     'preset': preset,
+    'candidates': candidates,
     'sequential': sequential,
     'pwc': pwc,
     'cold': cold,
