@@ -11,9 +11,9 @@ class SoftmaxLIRDRec(LIRDRec):
     Scores take the root of an item's length: where items that nobody has bought compete with others,
     ``scoring='cosine'`` serves them better. Where the next interaction is asked for and times are known, make it
     sequential by ``history=10`` and :class:`~lirdrec_pyg.transforms.History`; on dense interactions with poor content,
-    add :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. The more items there are to tell apart,
-    the lower the temperature: with some thousands of them, 0.1 is much better than 0.2. Validation alone chose all this,
-    see ``docs/evidence.md`` for what it buys and where.
+    add :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. The more items there are to tell
+    apart, the lower the temperature: with some thousands, 0.1 is much better than 0.2. Validation alone chose all
+    this, see ``docs/evidence.md`` for what it buys and where.
 
     Args:
         num_users (int): The number of users.
