@@ -76,6 +76,27 @@ def test_rows_of_a_file_are_rerun_from_their_cells(tmp_path, monkeypatch, capsys
         run.rerun(['seed=0'], tmp_path, path)
 
 
+def test_the_epoch_may_be_chosen_on_some_users(tmp_path):
+    _, val = run.views(run.job('fake'), tmp_path, test=False)
+    label = val['interacts'].edge_label_index
+    some = run.some_users(val, 5)['interacts'].edge_label_index
+    users = some[0].unique()
+    assert users.numel() == 5
+    assert torch.equal(some, label[:, torch.isin(label[0], users)])  # these with all that they have
+    assert torch.equal(some, run.some_users(val, 5)['interacts'].edge_label_index)
+    assert run.some_users(val) is run.some_users(val, 10**6) is val
+    assert val['interacts'].edge_label_index is label
+    row = run.run(run.job('fake', settings={'fit': {'epochs': 1}, 'val': {'users': 5}}), tmp_path)
+    whole = run.run(run.job('fake', settings={'fit': {'epochs': 1}}), tmp_path)
+    assert row['val_recall@20'] == whole['val_recall@20']  # a row's metrics are of all users
+
+
+def test_models_on_microlens_train_alike():
+    for name in ('main', 'ablation'):
+        for job in experiments.EXPERIMENTS[name]('microlens_50k'):
+            assert job['settings'].items() >= experiments.QUICK.items() or job['model'] in ('Popularity', 'ContentKNN')
+
+
 class Untouchable:
     r"""A test view that nobody may look at."""
 
