@@ -131,9 +131,9 @@ def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
 
 
 def ablation(dataset: str) -> Iterator[Job]:
-    r"""What does each part add? Everything else stays as in the paper; to save time, at ten times its learning rate,
-    which takes a third of the epochs to the same validation recall, and in half precision. On MicroLens-50k all train as
-    in ``QUICK``."""
+    r"""What does each part add? Everything else stays as in the paper; to save time, at ten times its learning
+    rate, which takes a third of the epochs to the same validation recall, and in half precision. On MicroLens-50k
+    all train as in ``QUICK``."""
 
     def variant(model: str = 'LIRDRec', content: Any = None, fit: Any = None, **kwargs: Any) -> tuple[str, Settings]:
         fit = {'lr': 1e-3, **({'precision': 'bf16'} if fit is None else fit)}
