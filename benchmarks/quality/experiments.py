@@ -14,7 +14,7 @@ SETTINGS = Path(__file__).parent / 'results'
 SEEDS = {'scientific': range(5), 'movielens': range(5)}
 LARGER = ('scientific_text', 'microlens_50k')  # too large to tune on
 QUICK: dict[str, dict[str, Any]] = {  # how all models train on MicroLens-50k where there are many to compare
-    'fit': {'batch_size': 32768, 'lr': 5e-3, 'patience': 5},
+    'fit': {'batch_size': 32768, 'lr': 5e-3, 'patience': 10},
     'val': {'users': 10_000},
 }
 Settings = dict[str, dict[str, Any]]
