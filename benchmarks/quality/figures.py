@@ -47,7 +47,8 @@ def seeds(rows: pd.DataFrame) -> str:
 def main_models(path: Path) -> None:
     r"""Draws ndcg@20 of each model on each dataset."""
     rows = read(QUALITY / 'runs.csv', experiment='main')
-    panels(rows, path, 'test ndcg@20', lambda part: part, 'Settings chosen on validation')
+    title = 'Settings chosen on validation (of Scientific for the larger sets)'
+    panels(rows, path, 'test ndcg@20', lambda part: part, title)
 
 
 def preset(path: Path) -> None:
@@ -103,12 +104,19 @@ def ablation(path: Path) -> None:
 
 def panels(rows: pd.DataFrame, path: Path, label: str, change: Callable[[Any], Any], title: str) -> None:
     r"""Draws a bar for each variant, with the standard deviation over the seeds, and a panel for each dataset."""
-    datasets = list(dict.fromkeys(rows['dataset']))
-    height = 1.4 + 0.27 * max(rows[rows['dataset'] == name]['variant'].nunique() for name in datasets)
+    bars = rows.groupby('dataset', sort=False)['variant'].nunique()
+    lines = [bars.iloc[at : at + 2].max() for at in range(0, len(bars), 2)]  # two panels side by side
     figure, axes = plt.subplots(
-        1, len(datasets), figsize=(5.5 * len(datasets), height), layout='constrained', squeeze=False
+        len(lines),
+        min(2, len(bars)),
+        figsize=(5.5 * min(2, len(bars)), sum(1.4 + 0.27 * line for line in lines)),
+        height_ratios=[1.4 + 0.27 * line for line in lines],
+        layout='constrained',
+        squeeze=False,
     )
-    for axis, name in zip(axes[0], datasets, strict=True):
+    for axis in axes.flat[len(bars) :]:
+        axis.set_axis_off()
+    for axis, name in zip(axes.flat, bars.index, strict=False):
         part = change(rows[rows['dataset'] == name])
         group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std']).sort_values('mean')
         colors = ['C1' if variant == 'SoftmaxLIRDRec' else 'C0' for variant in group.index]
