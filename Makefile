@@ -69,6 +69,6 @@ figures: $(VENV)/.installed  ## Draw the figures and write the tables of the REA
 	$(Q).figures
 	$(Q).tables
 
-clean:  ## Remove the environment and all caches
-	rm -rf $(VENV) data runs dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+clean:  ## Remove the environment and all caches; data and checkpoints stay
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
