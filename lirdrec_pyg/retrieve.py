@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import uuid
 from collections import Counter
@@ -89,8 +90,10 @@ def node_ids(data: HeteroData, node_type: str, ids: Sequence[str] | Sequence[int
         ValueError: If an id is unknown.
     """
     size = data[node_type].num_nodes
-    values: list[Any] = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+    values = _values(ids)
     if any(isinstance(value, str) for value in values):
+        if 'raw_id' not in data[node_type]:
+            raise ValueError(f"'data' needs `data['{node_type}'].raw_id` to look up raw ids (got '{values[0]}')")
         lookup = {raw: i for i, raw in enumerate(data[node_type].raw_id)}
         unknown = [value for value in values if value not in lookup]
         if unknown:
@@ -424,8 +427,8 @@ class Retriever:
         except BaseException:
             shutil.rmtree(data, ignore_errors=True)
             raise
-        for old in folder.glob('data-*'):
-            if old != data:
+        for old in folder.iterdir():
+            if re.fullmatch('data-[0-9a-f]{12}', old.name) and old.is_dir() and old != data:
                 shutil.rmtree(old)
 
     @classmethod
@@ -480,7 +483,12 @@ class Retriever:
 
 
 def _values(ids: Any) -> list[Any]:
-    return ids.tolist() if hasattr(ids, 'tolist') else list(ids)  # of tensors, arrays and columns: plain numbers
+    r"""Returns ids of tensors, arrays, columns or lists as plain numbers and strings."""
+    if isinstance(ids, str):
+        raise ValueError(f"ids need to be a sequence, as in ['{ids}'] (got the string '{ids}')")
+    if hasattr(ids, 'tolist'):
+        return ids.tolist()  # type: ignore[no-any-return]
+    return [value.item() if isinstance(value, (np.generic, Tensor)) else value for value in ids]
 
 
 def _rows_of(ptr: Tensor, col: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

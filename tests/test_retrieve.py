@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from copy import copy
 
 import faiss
 import numpy as np
@@ -67,6 +68,12 @@ def test_refuses(views, emb):
     with pytest.raises(ValueError, match=r'user ids need to be in \[0, 63\] \(got 64\)'):
         recommend(emb, train, [64])
     assert len(recommend(emb, train, [])) == 0
+    with pytest.raises(ValueError, match="need to be a sequence, as in .* \\(got the string '12'\\)"):
+        recommend(emb, train, '12')
+    nameless = copy(train)
+    del nameless['user'].raw_id
+    with pytest.raises(ValueError, match=r"needs `data\['user'\].raw_id` to look up raw ids \(got '12'\)"):
+        recommend(emb, nameless, ['12'])
 
 
 def brute_force(user, item, k, excluded=(), allowed=None):
@@ -303,6 +310,17 @@ from lirdrec_pyg.typing import Embeddings
 faiss.write_index = lambda *args: os.kill(os.getpid(), 9)
 Retriever(Embeddings(torch.randn(3, 4), torch.randn(300, 4)), index='HNSW8').save(sys.argv[1])
 """
+
+
+def test_saving_touches_nothing_else_in_the_folder(tmp_path):
+    (tmp_path / 'data-2024').mkdir()
+    (tmp_path / 'data-2024.csv').write_text('mine')
+    retriever = Retriever(Embeddings(torch.randn(3, 4), torch.randn(40, 4)), item_ids=list(np.arange(40)))
+    for _ in range(2):
+        retriever.save(tmp_path)
+    assert {path.name for path in tmp_path.glob('data-2024*')} == {'data-2024', 'data-2024.csv'}
+    assert len(list(tmp_path.iterdir())) == 4  # with the manifest and one folder of its own
+    assert Retriever.load(tmp_path).num_items == 40
 
 
 def test_a_killed_save_leaves_the_old_one(tmp_path):
