@@ -137,7 +137,7 @@ def run(data: HeteroData, name: str, graph: str, ids: str, seed: int, settings: 
         kwargs['hidden_channels'] = settings['hidden_channels']
     if name == 'LIRDRec-softmax':
         kwargs |= {'loss': 'softmax', 'scoring': 'cosine'}
-    if name == 'FREEDOM':
+    if name in ('LIRDRec', 'LIRDRec-softmax', 'FREEDOM'):
         kwargs['num_item_layers'] = int(graph != 'none')
     if name == 'ContentKNN':
         kwargs['weights'] = weights

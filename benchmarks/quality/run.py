@@ -38,7 +38,7 @@ from benchmarks.quality import catalogues
 from lirdrec_pyg import Embeddings, Recommender, evaluate, fit, nn
 from lirdrec_pyg.evaluate import top_k
 from lirdrec_pyg.transforms import History, InteractionGraph
-from lirdrec_pyg.typing import INTERACTS
+from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 ROWS = Path(__file__).parent / 'results' / 'runs.csv'
 KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
@@ -84,7 +84,10 @@ def views(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroD
 def build(job: Job, train: HeteroData) -> Recommender:
     r"""Returns the model of a job in its initial state."""
     cls = catalogues.MODELS.get(job['model']) or getattr(nn, job['model'])
-    return cls.from_data(train, seed=job['seed'], **job['settings'].get('model', {}))
+    settings = dict(job['settings'].get('model', {}))
+    if issubclass(cls, nn.LIRDRec) and SIMILAR_TO not in train.edge_types:
+        settings['num_item_layers'] = 0  # the content's k is 0
+    return cls.from_data(train, seed=job['seed'], **settings)
 
 
 def run(job: Job, root: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
 from lirdrec_pyg.nn.pwc import PWC, PWCVariant
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
 
 
 class LIRDRec(Recommender):
@@ -156,7 +156,7 @@ class LIRDRec(Recommender):
     @classmethod
     def _sizes(cls, data: HeteroData) -> dict[str, Any]:
         widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-        _spectrum(data, sum(widths.values()))
+        _spectrum(data, widths)
         return {'num_users': data[USER].num_nodes, 'in_channels': widths}
 
     def forward(
@@ -244,11 +244,17 @@ class LIRDRec(Recommender):
             xs[name], masks[name] = modality_features(data, name)
             if xs[name].size(1) != width:
                 raise ValueError(f"'x_{name}' needs to have {width} columns (got {xs[name].size(1)})")
-        spectrum = _spectrum(data, sum(self.in_channels.values()))
+        spectrum = _spectrum(data, self.in_channels)
         user_id = data[USER].get('n_id')
         if user_id is None and data[USER].num_nodes != self.num_users:
             raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
-        return xs, spectrum, *edges(data), masks, user_id, self.histories(data)
+        to_item, to_user, similar, similar_t = edges(data)
+        if similar is None and self.propagation.num_item_layers > 0:
+            raise ValueError(
+                f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it, or build the model with "
+                f'`num_item_layers=0` (got {self.propagation.num_item_layers})'
+            )
+        return xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id, self.histories(data)
 
     def histories(self, data: HeteroData, of: Any = USER) -> Tensor | None:
         r"""Returns the latest items of all users, or before all interactions, where the model is sequential."""
@@ -362,10 +368,17 @@ class LIRDRec(Recommender):
         )
 
 
-def _spectrum(data: HeteroData, width: int) -> Tensor:
+def _spectrum(data: HeteroData, in_channels: Mapping[str, int]) -> Tensor:
+    r"""Returns the spectra of the data, in the order of the given modalities."""
+    names, width = modalities(data), sum(in_channels.values())
+    if set(names) != set(in_channels):
+        raise ValueError(f"'data' needs to have the modalities {list(in_channels)} (got {names})")
     spectrum = data[ITEM].get('spectrum')
     if spectrum is None:
         raise ValueError("'data' needs `data['item'].spectrum`: apply `DCT()` to it")
     if spectrum.size(1) != width:
         raise ValueError(f"'spectrum' needs to have {width} columns, one for each feature (got {spectrum.size(1)})")
+    if names != list(in_channels):  # a copy, which the data that the model was built from never needs
+        parts = dict(zip(names, spectrum.split([in_channels[name] for name in names], dim=1), strict=True))
+        spectrum = torch.cat([parts[name] for name in in_channels], dim=1)
     return spectrum  # type: ignore[no-any-return]

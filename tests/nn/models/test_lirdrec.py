@@ -127,6 +127,31 @@ def test_refuses(views, data):
     del wrong['item'].spectrum
     with pytest.raises(ValueError, match=r'apply `DCT\(\)`'):
         LIRDRec.from_data(wrong)
+    wrong = copy(train)
+    del wrong[SIMILAR_TO]
+    with pytest.raises(ValueError, match=r'apply `ItemKNNGraph\(\)` to it, or .*`num_item_layers=0` \(got 1\)'):
+        model.encode(wrong)
+    assert LIRDRec.from_data(wrong, hidden_channels=8, num_item_layers=0).encode(wrong).item.isfinite().all()
+    wrong = copy(train)
+    del wrong['item'].x_text
+    with pytest.raises(ValueError, match="unknown modality 'text'"):
+        model.encode(wrong)
+    wrong = copy(train)
+    wrong['item'].x_audio = torch.randn(48, 3)
+    with pytest.raises(ValueError, match=r"needs to have the modalities \['image', 'text'\] \(got .*'audio'\]"):
+        model.encode(wrong)
+
+
+def test_the_order_of_the_modalities_in_the_data_does_not_matter(data):
+    train = InteractionGraph()(FixedSplit()(data)[0])
+    other = copy(train)
+    image = other['item'].x_image
+    del other['item'].x_image, other['item'].spectrum
+    other['item'].x_image = image
+    other = DCT()(other)
+    assert not torch.equal(other['item'].spectrum, train['item'].spectrum)
+    model = LIRDRec.from_data(train, hidden_channels=8)
+    assert torch.equal(model.encode(other).item, model.encode(train).item)
 
 
 def test_official_state_dict_refuses(views):
