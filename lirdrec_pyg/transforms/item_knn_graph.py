@@ -145,7 +145,7 @@ class ItemKNNGraph(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}(k={self.k}, weights={self.weights}, index={self.index!r}, '
-            f'chunk_size={self.chunk_size})'
+            f'chunk_size={self.chunk_size}, index_params={self.index_params!r})'
         )
 
 

@@ -132,4 +132,6 @@ def test_refuses():
 
 
 def test_repr():
-    assert str(ItemKNNGraph(3, {'a': 1.0})) == "ItemKNNGraph(k=3, weights={'a': 1.0}, index=None, chunk_size=4096)"
+    expected = "ItemKNNGraph(k=3, weights={'a': 1.0}, index=None, chunk_size=4096, index_params=None)"
+    assert str(ItemKNNGraph(3, {'a': 1.0})) == expected
+    assert "index_params='nprobe=2')" in str(ItemKNNGraph(3, index='IVF4,Flat', index_params='nprobe=2'))
