@@ -15,10 +15,10 @@ from torch_geometric.data import HeteroData
 from tqdm import tqdm
 
 from lirdrec_pyg._memory import keep_freed_memory
-from lirdrec_pyg.evaluate import evaluate
-from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.evaluate import METRICS, evaluate
+from lirdrec_pyg.nn.models.recommender import Recommender, plain
 from lirdrec_pyg.sampling import BPRSampler
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, modalities
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
 
 FORMAT = 1  # of the checkpoint
 Row = dict[str, float]
@@ -131,8 +131,10 @@ def fit(
         if not value > 0:
             raise ValueError(f"'{name}' needs to be positive (got {value})")
     metric, _, k = monitor.partition('@')
-    if not k.isdigit():
-        raise ValueError(f"'monitor' needs to be of the form 'recall@20' (got '{monitor}')")
+    if metric not in METRICS or not k.isdigit():
+        raise ValueError(f"'monitor' needs to be of the form 'recall@20', one of {list(METRICS)} (got '{monitor}')")
+    if val is not None and not 1 <= int(k) <= val[ITEM].num_nodes:
+        raise ValueError(f"'monitor' needs a k in [1, {val[ITEM].num_nodes}], the number of items (got '{monitor}')")
     if precision not in ('fp32', 'bf16'):
         raise ValueError(f"'precision' needs to be 'fp32' or 'bf16' (got {precision!r})")
     if resume and checkpoint is None:
@@ -170,7 +172,7 @@ def fit(
                 yield graph, *(index.to(device, non_blocking=True) for index in triplets)
 
     if optimizer is None:
-        optim: Optimizer = Adam(params, lr=lr, fused=device.type in ('cpu', 'cuda'))
+        optim: Optimizer = Adam(params, lr=float(lr), fused=device.type in ('cpu', 'cuda'))
     else:
         optim = optimizer(params)
     settings = {
@@ -181,6 +183,7 @@ def fit(
         'seed': seed,
         'precision': precision,
     }
+    settings = {name: plain(value) for name, value in settings.items()}
     header = {
         'format': FORMAT,
         'model': type(model).__name__,
@@ -308,13 +311,23 @@ def _clone(state: dict[str, Any]) -> dict[str, Any]:
 
 def fingerprint(data: HeteroData) -> dict[str, Any]:
     r"""Returns what a checkpoint remembers of the data it was trained on."""
-    edge_index = data[INTERACTS].edge_index.cpu().contiguous()
-    return {
+    out = {
         'num_users': data[USER].num_nodes,
         'num_items': data[ITEM].num_nodes,
         'modalities': modalities(data),
-        'interactions': hashlib.sha256(edge_index.numpy().tobytes()).hexdigest(),
+        'interactions': _sha256(data[INTERACTS].edge_index),
     }
+    if SIMILAR_TO in data.edge_types and 'edge_index' in data[SIMILAR_TO]:
+        out['item_graph'] = _sha256(data[SIMILAR_TO].edge_index)
+    for name in modalities(data):  # of large features not all rows, to save time
+        x = data[ITEM][f'x_{name}']
+        out[f'x_{name}'] = _sha256(x[:: max(1, len(x) // 1024)])
+    return out
+
+
+def _sha256(x: Tensor) -> str:
+    x = x.detach().cpu().contiguous().as_subclass(Tensor)
+    return hashlib.sha256(x.view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def save_atomically(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
@@ -373,8 +386,11 @@ def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> N
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    with open(temporary, 'w', newline='') as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, 'w', newline='') as file:
+            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,6 +199,10 @@ def test_refuses_arguments(views):
             fit(build(train), train, **{name: 0})
     with pytest.raises(ValueError, match="'monitor' needs to be of the form"):
         fit(build(train), train, monitor='recall')
+    with pytest.raises(ValueError, match=r"one of \['recall', .*\] \(got 'recal@20'\)"):
+        fit(build(train), train, monitor='recal@20')
+    with pytest.raises(ValueError, match=r"'monitor' needs a k in \[1, 48\], the number of items \(got 'recall@49'\)"):
+        fit(build(train), train, views[1], monitor='recall@49')
     with pytest.raises(ValueError, match="'resume' needs a 'checkpoint'"):
         fit(build(train), train, resume=True)
 
@@ -221,6 +226,10 @@ def test_refuses_missing_corrupt_and_foreign_checkpoints(views, tmp_path):
     store.edge_index = store.edge_index[:, 1:]
     with pytest.raises(ValueError, match="has another 'data'"):
         fit(build(train), other, val, checkpoint=path, resume=True, **KWARGS)
+    other = train.clone()
+    other['item'].x_text[0, 0] += 1
+    with pytest.raises(ValueError, match="has another 'data'"):
+        fit(build(train), other, val, checkpoint=path, resume=True, **KWARGS)
 
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match='is corrupt or not a checkpoint'):
@@ -228,6 +237,25 @@ def test_refuses_missing_corrupt_and_foreign_checkpoints(views, tmp_path):
     torch.save({'weights': torch.zeros(1)}, path)
     with pytest.raises(ValueError, match='is not a checkpoint of format 1'):
         load_model(LIRDRec, path)
+
+
+def test_numbers_of_numpy_make_a_readable_checkpoint(views, tmp_path):
+    train, val, _ = views
+    path = tmp_path / 'checkpoint.pt'
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=np.int64(8), reg_weight=np.float64(1e-4))
+    fit(model, train, val, epochs=1, checkpoint=path, **(KWARGS | {'lr': np.float64(1e-2)}))
+    assert torch.equal(load_model(LIRDRec, path).encode(train).item, model.encode(train).item)
+    fit(model, train, val, epochs=2, checkpoint=path, resume=True, **KWARGS)
+
+
+def test_resuming_with_a_validation_view_adds_its_column(views, tmp_path):
+    train, val, _ = views
+    path = tmp_path / 'checkpoint.pt'
+    fit(build(train), train, epochs=1, checkpoint=path, **KWARGS)
+    fit(build(train), train, val, epochs=2, checkpoint=path, resume=True, history_csv=tmp_path / 'h.csv', **KWARGS)
+    with (tmp_path / 'h.csv').open() as file:
+        assert [row['recall@5'] != '' for row in csv.DictReader(file)] == [False, True]
+    assert sorted(os.listdir(tmp_path)) == ['checkpoint.pt', 'h.csv']
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -8,6 +9,13 @@ from torch_geometric.data import HeteroData
 from typing_extensions import Self
 
 from lirdrec_pyg.typing import Embeddings
+
+
+def plain(value: Any) -> Any:
+    r"""Returns Python's numbers for NumPy's, which a checkpoint read without executing anything can't hold."""
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
 
 
 class Recommender(Module, ABC):
@@ -20,7 +28,7 @@ class Recommender(Module, ABC):
 
     def __init__(self, **hparams: Any) -> None:
         super().__init__()
-        self.hparams: dict[str, Any] = hparams
+        self.hparams: dict[str, Any] = {name: plain(value) for name, value in hparams.items()}
 
     @property
     def fit_defaults(self) -> dict[str, float]:
