@@ -53,7 +53,8 @@ def main() -> None:
 
     results = []
     for seed in args.seeds:
-        names = ('hidden_channels', 'num_layers', 'k', 'image_weight', 'reg_weight', 'lr', 'batch_size', 'patience')
+        names = ('hidden_channels', 'num_layers', 'k', 'image_weight', 'reg_weight', 'lr', 'batch_size')
+        names += ('epochs', 'patience')
         settings = json.dumps({name: getattr(args, name) for name in names})
         row = {'model': 'LIRDRec', 'dataset': args.name, 'split': 'fixed', 'seed': seed, 'settings': settings}
         if args.rows and (known := find_row(args.rows, row)):

@@ -52,9 +52,10 @@ def test_lirdrec_amazon_on_a_folder(tmp_path):
     out = run(*args, '--seeds', '0', '1')
     assert 'seed 0: found in' in out
     assert '(2 seeds)' in out
+    assert 'found in' not in run(*args, '--epochs', '1')  # another run
     with rows.open(newline='') as file:
         table = list(csv.DictReader(file))
-    assert [row['seed'] for row in table] == ['0', '1']
+    assert [row['seed'] for row in table] == ['0', '1', '0']
     assert all(0 <= float(row['test_recall@20']) <= 1 for row in table)
 
 
