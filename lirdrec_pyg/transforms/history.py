@@ -5,7 +5,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, USER
 
 
 class History(BaseTransform):
@@ -13,7 +13,8 @@ class History(BaseTransform):
     paper's; ``LIRDRec(history=…)`` reads it.
 
     Of interactions at the same time, the one that ``edge_index`` names first came first. The interactions are sorted by
-    user and item. Apply it *after* the split, so that it reads training interactions alone.
+    user and item, and so are those of ``rev_interacts``, if there. Apply it *after* the split, so that it reads
+    training interactions alone.
 
     Args:
         length (int, optional): The number :math:`n` of items. (default: :obj:`10`)
@@ -51,14 +52,20 @@ class History(BaseTransform):
 
         history = torch.empty_like(before)
         history[order] = before
+        store.history = history
+        self._sort(data, INTERACTS, user, item)
+        if REV_INTERACTS in data.edge_types:
+            self._sort(data, REV_INTERACTS, *data[REV_INTERACTS].edge_index.flip(0))
+        return data
+
+    def _sort(self, data: HeteroData, relation: tuple[str, str, str], user: Tensor, item: Tensor) -> None:
+        store = data[relation]
         by_item = torch.argsort(user * data[ITEM].num_nodes + item)
         for key, value in list(store.items()):
             if key.startswith(('adj', 'edge_label')) or not isinstance(value, Tensor):  # of no order
                 continue
             if store.is_edge_attr(key):
                 store[key] = value.index_select(data.__cat_dim__(key, value, store), by_item)
-        store.history = history[by_item]
-        return data
 
     def _before(self, item: Tensor, end: Tensor, start: Tensor) -> Tensor:
         r"""Returns the items at the positions right before ``end``, down to ``start``."""

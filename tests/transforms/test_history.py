@@ -3,7 +3,7 @@ import torch
 
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.transforms import FixedSplit, History, InteractionGraph, RandomSplit
-from lirdrec_pyg.typing import INTERACTS, USER
+from lirdrec_pyg.typing import INTERACTS, REV_INTERACTS, USER
 
 
 @pytest.mark.parametrize('length', [1, 3, 30])
@@ -32,9 +32,13 @@ def test_equals_a_loop_in_whatever_order_interactions_come(length):
 @pytest.mark.parametrize('layout', ['csr', 'EdgeIndex', 'edge_index'])
 def test_before_or_after_the_adjacency(layout):
     train = FixedSplit()(FakeMultimodal(num_users=30, num_items=40, seed=0)[0])[0]
+    store, perm = train[INTERACTS], torch.randperm(train[INTERACTS].time.numel())
+    store.edge_index, store.time = store.edge_index[:, perm], store.time[perm]
     before, after = InteractionGraph(layout)(History(3)(train)), History(3)(InteractionGraph(layout)(train))
     for key in ('edge_index', 'edge_weight', 'history', 'time'):
         assert torch.equal(before[INTERACTS][key], after[INTERACTS][key])
+    for key in ('edge_index', 'edge_weight'):
+        assert torch.equal(before[REV_INTERACTS][key], after[REV_INTERACTS][key])
     assert torch.equal(after[INTERACTS].edge_label_index, train[INTERACTS].edge_label_index)
 
 
