@@ -45,6 +45,9 @@ class Loader(Protocol):
     def __iter__(self) -> Iterator[tuple[HeteroData, Tensor, Tensor, Tensor]]:
         r"""One epoch of (graph, users, positives, negatives), ids local to the graph."""
 
+    def check(self, model: Any) -> None:
+        r"""Raises a :class:`ValueError` if the model can't be trained on these batches."""
+
     def encode(self, model: Any) -> Embeddings:
         r"""Returns the embeddings of all users and items."""
 
@@ -139,6 +142,8 @@ def fit(
         raise ValueError(f"'precision' needs to be 'fp32' or 'bf16' (got {precision!r})")
     if resume and checkpoint is None:
         raise ValueError("'resume' needs a 'checkpoint' to resume from (got None)")
+    if loader is not None:
+        loader.check(model)
 
     def validate() -> float:
         model.eval()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.fft import dct
 from torch import Tensor
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 from torch.optim import Adam
 from torch_geometric import typing as support
 from torch_geometric.data import HeteroData
@@ -20,7 +20,7 @@ from torch_geometric.sampler import NeighborSampler
 from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn import LIRDRec
-from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.nn.propagation import Edges, edges
 from lirdrec_pyg.sampling import BPRSampler
 from lirdrec_pyg.transforms.interaction_graph import adjacency
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
@@ -123,7 +123,7 @@ class MiniBatches:
     Args:
         data (HeteroData): The training view, with ``InteractionGraph()`` applied.
         num_neighbors (sequence of int): How many interactions of a node are sampled at each hop; ``-1`` takes all.
-            Its length is the number of layers on interactions and on the item graph together.
+            Its length is the number of layers on interactions and on the item graph together, or more.
         num_item_layers (int, optional): The number of layers on the item graph, of which all edges are taken.
             (default: :obj:`1`)
         batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
@@ -135,7 +135,7 @@ class MiniBatches:
 
     Raises:
         ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
-        ValueError: If ``num_neighbors`` is too short, or there are no features.
+        ValueError: If ``num_neighbors`` is too short, or ``data`` lacks ``InteractionGraph()`` or features.
     """
 
     def __init__(
@@ -158,15 +158,21 @@ class MiniBatches:
             )
         if features is None and not modalities(data):
             raise ValueError("'data' needs `data['item'].x_<modality>`, or give 'features' (got neither)")
+        edges(data)  # raises where there is no graph
+        edge_index = data[INTERACTS].edge_index
+        if not torch.equal(data[REV_INTERACTS].edge_index.flip(0), edge_index):
+            raise ValueError(
+                f'the edges of {REV_INTERACTS} need to be the interactions in the same order (got others): apply '
+                '`InteractionGraph()` again'
+            )
         self.data, self.features = data, features
-        self._settings = {
+        self._settings: dict[str, Any] = {
             'num_neighbors': list(num_neighbors),
             'num_item_layers': num_item_layers,
             'batch_size': batch_size,
             'rescale': rescale,
         }
         self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
-        edge_index = data[INTERACTS].edge_index
         self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size, seed)
 
         graph = HeteroData()
@@ -256,6 +262,31 @@ class MiniBatches:
                     batch[ITEM][f'has_{name}'] = mask
         return batch
 
+    def check(self, model: Module) -> None:
+        r"""Checks that a model fits: :func:`~lirdrec_pyg.fit` does so before it trains.
+
+        Raises:
+            ValueError: If the model is no :class:`~lirdrec_pyg.nn.LIRDRec`, has other users or modalities, or more
+                layers than there are hops.
+        """
+        if not isinstance(model, LIRDRec):
+            raise ValueError(f"'model' needs to be a LIRDRec for mini-batches (got {type(model).__name__})")
+        if model.num_users != self.num_users:
+            raise ValueError(f"'model' needs to have {self.num_users} users (got {model.num_users})")
+        _check_modalities(model, self.data, self.features)
+        num_layers, num_item_layers = model.propagation.num_layers, model.propagation.num_item_layers
+        if self._settings['num_item_layers'] < num_item_layers:
+            raise ValueError(
+                f"'num_item_layers' needs to be at least {num_item_layers}, as in the model "
+                f'(got {self._settings["num_item_layers"]})'
+            )
+        if len(self._hops[INTERACTS]) < num_layers + num_item_layers:
+            raise ValueError(
+                f"'num_neighbors' needs {num_layers + num_item_layers} hops, as the model has {num_layers} layers on "
+                f'interactions and {num_item_layers} on the item graph, and 0 leaves one out '
+                f'(got {self._hops[INTERACTS]})'
+            )
+
     def encode(self, model: LIRDRec) -> Embeddings:
         r"""Returns the embeddings of all users and items, see :func:`encode_layerwise`."""
         return encode_layerwise(model, self.data, self.features)
@@ -294,8 +325,16 @@ def encode_layerwise(
         data (HeteroData): The training view, with ``InteractionGraph()`` applied.
         features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
         batch_size (int, optional): The number of items encoded at once. (default: :obj:`16384`)
+
+    Returns:
+        The embeddings, on the device of the model. The graph moves there, and the features as their items are encoded;
+        ``data`` stays where it is.
+
+    Raises:
+        ValueError: If the modalities are not those of the model, in its order.
     """
-    blocks = []
+    _check_modalities(model, data, features)
+    device, blocks = model.user.device, []
     for index in torch.arange(data[ITEM].num_nodes).split(batch_size):
         if features is not None:
             xs, spectrum, masks = features.rows(index)
@@ -304,14 +343,34 @@ def encode_layerwise(
             xs = {name: store[f'x_{name}'][index] for name in model.in_channels}
             masks = {name: store[f'has_{name}'][index] if f'has_{name}' in store else None for name in xs}
             spectrum = store.spectrum[index]
-        blocks.append(model.encode_items(xs, spectrum, masks))
+        xs = {name: x.to(device) for name, x in xs.items()}
+        masks = {name: None if mask is None else mask.to(device) for name, mask in masks.items()}
+        blocks.append(model.encode_items(xs, spectrum.to(device), masks))
     item = torch.cat(blocks)
     del blocks
-    user, item = model.propagate(item, *edges(data))
+    to_item, to_user, similar, _ = edges(data)
+    user, item = model.propagate(
+        item, _to(to_item, device), _to(to_user, device), None if similar is None else _to(similar, device)
+    )
     user, history = model.pwc(user), model.histories(data)
     if model.history is not None:
-        user = model.history(user, item, history)
+        assert history is not None
+        user = model.history(user, item, history.to(device))
     return Embeddings(model.finish(user), model.finish(item))
+
+
+def _to(pair: Edges, device: torch.device) -> Edges:
+    adj, weight = pair
+    return adj.to(device), None if weight is None else weight.to(device)
+
+
+def _check_modalities(model: LIRDRec, data: HeteroData, features: MappedFeatures | None) -> None:
+    if features is None:
+        found = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
+    else:
+        found = features.in_channels
+    if list(found.items()) != list(model.in_channels.items()):  # the spectrum has them in this order
+        raise ValueError(f'modalities need to be those of the model, in its order, {model.in_channels} (got {found})')
 
 
 class LazyAdam(Adam):
@@ -320,8 +379,19 @@ class LazyAdam(Adam):
 
     Args:
         params (iterable): The parameters.
-        **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay`` and ``amsgrad``.
+        **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay``, ``amsgrad`` and
+            ``maximize``.
+
+    Raises:
+        ValueError: If one of these is given.
     """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        for name in ('weight_decay', 'amsgrad', 'maximize'):
+            value = param_group.get(name, self.defaults[name])
+            if value:
+                raise ValueError(f"'{name}' needs to be left out, as rows are updated without it (got {value})")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

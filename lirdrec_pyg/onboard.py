@@ -14,8 +14,8 @@ from torch_geometric.data import HeteroData
 from torch_geometric.utils import coalesce, degree
 
 from lirdrec_pyg.nn.fused import normalize
-from lirdrec_pyg.nn.models.lirdrec import LIRDRec
-from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.nn.models.lirdrec import LIRDRec, spectrum_of
+from lirdrec_pyg.nn.propagation import Edges, edges
 from lirdrec_pyg.retrieve import node_ids
 from lirdrec_pyg.transforms.dct import DCT, check_finite
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout, check_interactions
@@ -56,7 +56,8 @@ def onboard_items(
         The extended view and the node ids of the new items.
 
     Raises:
-        ValueError: If features do not fit the data or one another or are not finite, or raw ids are not new.
+        ValueError: If features do not fit the data or one another or are not finite, raw ids are not new, or ``k`` is
+            not in :math:`[1, |\mathcal{I}|]`, old and new items together.
     """
     num_old = data[ITEM].num_nodes
     new = _check(data, features, masks or {})
@@ -107,22 +108,24 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
             which :func:`onboard_items` added. (default: none)
 
     Shapes:
-        - **output:** :math:`(L + 1, |\mathcal{I}|, |V| d)`
+        - **output:** :math:`(L + 1, |\mathcal{I}|, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
-        ValueError: If an item after the known ones has interactions.
+        ValueError: If an item after the known ones has interactions, or the modalities are not those of the model.
     """
+    device = model.user.device
     num_items, num_layers = data[ITEM].num_nodes, model.propagation.num_layers
     item = data[INTERACTS].edge_index[1]
     if known is not None:
         if int(item.max()) >= known.size(1):
             raise ValueError(f"items after the 'known' {known.size(1)} can't have interactions (got {int(item.max())})")
+        known = known.to(device)
         if known.size(1) == num_items:
             return known
         out = known.new_zeros(num_layers + 1, num_items - known.size(1), known.size(2))
         out[0] = _content(model, data, known.size(1))
         return torch.cat([known, out], dim=1)
-    to_item, to_user, _, _ = edges(data)
+    to_item, to_user = (_to(pair, device) for pair in edges(data)[:2])
     z_user, z_item = normalize(model.user).flatten(1), _content(model, data, 0)
     size = (z_user.size(0), z_item.size(0))
     layers = [z_item]
@@ -156,7 +159,7 @@ def encode_new_items(
             (default: :obj:`0.0`)
 
     Shapes:
-        - **output:** :math:`(N, |V| d)`
+        - **output:** :math:`(N, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
         ValueError: If ``borrow`` is negative.
@@ -168,8 +171,8 @@ def encode_new_items(
     if similar is not None:
         if borrow > 0:
             z = z + borrow * _of_neighbours(data, layers[1:].sum(dim=0))
-        z = model.propagation.propagate_items(z, similar)
-    return model.finish(z[new])
+        z = model.propagation.propagate_items(z, _to(similar, z.device))
+    return model.finish(z[new.to(z.device)])
 
 
 @torch.no_grad()
@@ -213,7 +216,7 @@ def fold_in_users(
         layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
 
     Shapes:
-        - **output:** :math:`(N, |V| d)`
+        - **output:** :math:`(N, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
         ValueError: If an item is unknown or repeated in a history, or all histories are empty.
@@ -223,12 +226,14 @@ def fold_in_users(
     row = torch.repeat_interleave(count)
     check_interactions(torch.stack([row, col]), len(count), data[ITEM].num_nodes)
     layers = item_layers(model, data, layers)
-    deg_item = degree(data[INTERACTS].edge_index[1], data[ITEM].num_nodes) + EPS
+    device = layers.device
+    row, col, count = row.to(device), col.to(device), count.to(device)
+    deg_item = degree(data[INTERACTS].edge_index[1].to(device), data[ITEM].num_nodes) + EPS
     weight = ((count[row] + EPS) * (deg_item[col] + 1)).rsqrt()
-    back = torch.zeros(len(count)).index_add_(0, row, weight.square()).unsqueeze(1)  # from the user to itself
+    back = weight.new_zeros(len(count)).index_add_(0, row, weight.square()).unsqueeze(1)  # from the user to itself
     fade = (deg_item / (deg_item + 1)).sqrt()[col]
 
-    z = [layers.new_zeros(len(count), layers.size(2)) if free is None else free.flatten(1)]
+    z = [layers.new_zeros(len(count), layers.size(2)) if free is None else free.to(device).flatten(1)]
     for layer in range(model.propagation.num_layers):
         out = torch.nn.functional.embedding_bag(
             col,
@@ -242,11 +247,11 @@ def fold_in_users(
     theta = {}
     if model.pwc.variant in ('released', 'ema'):
         theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
-    user = functional_call(model.pwc, theta, (views, torch.zeros(len(count), dtype=torch.long)))
+    user = functional_call(model.pwc, theta, (views, torch.zeros_like(count)))
     if model.history is not None:
         item, similar = layers.sum(dim=0), edges(data)[2]
-        item = item if similar is None else model.propagation.propagate_items(item, similar)
-        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1)
+        item = item if similar is None else model.propagation.propagate_items(item, _to(similar, device))
+        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1, device=device)
         latest = torch.where(position >= (count.cumsum(0) - count).unsqueeze(1), col[position.clamp(min=0)], -1)
         user = model.history(user, item, latest)
     return model.finish(user)
@@ -254,21 +259,27 @@ def fold_in_users(
 
 def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
     r"""Returns :math:`\mathbf{z}^{(0)}` of the items from the given one on."""
-    xs, masks = {}, {}
+    device, xs, masks = model.user.device, {}, {}
     for name in model.in_channels:
         x, has = modality_features(data, name)
-        xs[name], masks[name] = x[first:], None if has is None else has[first:]
-    return normalize(model.encode_items(xs, data[ITEM].spectrum[first:], masks)).flatten(1)
+        xs[name], masks[name] = x[first:].to(device), None if has is None else has[first:].to(device)
+    spectrum = spectrum_of(data, model.in_channels)[first:].to(device)
+    return normalize(model.encode_items(xs, spectrum, masks)).flatten(1)
+
+
+def _to(pair: Edges, device: torch.device) -> Edges:
+    adj, weight = pair
+    return adj.to(device), None if weight is None else weight.to(device)
 
 
 def _of_neighbours(data: HeteroData, x: Tensor) -> Tensor:
     r"""Returns, for each item without interactions, the mean of :obj:`x` over its neighbours who have some, weighted as
     the item graph weighs them, and zero for the other items."""
     seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=x.device)
-    seen[data[INTERACTS].edge_index[1]] = True
-    source, target = data[SIMILAR_TO].edge_index
+    seen[data[INTERACTS].edge_index[1].to(x.device)] = True
+    source, target = data[SIMILAR_TO].edge_index.to(x.device)
     keep = seen[source] & ~seen[target]
-    source, target, weight = source[keep], target[keep], data[SIMILAR_TO].edge_weight[keep]
+    source, target, weight = source[keep], target[keep], data[SIMILAR_TO].edge_weight.to(x.device)[keep]
     weight = weight / weight.new_zeros(len(seen)).index_add_(0, target, weight)[target]
     return torch.zeros_like(x).index_add_(0, target, weight.unsqueeze(1) * x[source])
 
@@ -308,6 +319,8 @@ def _texts(key: str, values: Sequence[str] | None, num_new: int) -> Sequence[str
 
 def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, float] | None) -> tuple[Tensor, Tensor]:
     r"""Returns the edges of :class:`ItemKNNGraph` into the items from the given one on."""
+    if not 1 <= k <= data[ITEM].num_nodes:
+        raise ValueError(f"'k' needs to be in [1, {data[ITEM].num_nodes}] (got {k})")
     mixing = ItemKNNGraph(k, weights)._mixing_weights(data)
     present = {}
     for name in mixing:

@@ -9,11 +9,15 @@ import torch
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
+from lirdrec_pyg.nn import LightGCN, SoftmaxLIRDRec
 from lirdrec_pyg.nn.propagation import WeightedLGConv, edges
 from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
 sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+DEVICES = [('csr', 'meta'), ('edge_index', 'meta'), *(pytest.param(layout, 'cuda', marks=cuda) for layout in LAYOUTS)]
 
 
 @pytest.fixture(scope='module')
@@ -23,9 +27,9 @@ def views():
     return InteractionGraph()(train), val
 
 
-def mapped(train, folder, **kwargs):
+def mapped(train, folder, names=('image', 'text'), **kwargs):
     paths = {}
-    for name in ('image', 'text'):
+    for name in names:
         paths[name] = folder / f'{name}_feat.npy'
         np.save(paths[name], train[ITEM][f'x_{name}'].numpy())
     return MappedFeatures(paths, train[ITEM].num_nodes, **kwargs)
@@ -200,6 +204,62 @@ def test_hops_and_features_are_checked(views):
         MiniBatches(train, [5])
     with pytest.raises(ValueError, match="or give 'features'"):
         MiniBatches(without_features(train), [5, 5])
+    bare = copy.copy(train)
+    del bare[REV_INTERACTS]
+    with pytest.raises(ValueError, match=r"'data' needs the relation .*: apply `InteractionGraph\(\)`"):
+        MiniBatches(bare, [5, 5])
+    turned = copy.copy(train)
+    turned[REV_INTERACTS].edge_index = train[REV_INTERACTS].edge_index.flip(1)
+    with pytest.raises(ValueError, match=r"'rev_interacts', .* need to be the interactions in the same order"):
+        MiniBatches(turned, [5, 5])
+
+
+@sampled
+def test_a_model_that_does_not_fit_is_refused(views, tmp_path):
+    train, _ = views
+    batches = MiniBatches(train, [4, 2, 0])
+
+    def refused(message, model, batches=batches):
+        with pytest.raises(ValueError, match=message):
+            batches.check(model)
+
+    for cls in (LIRDRec, SoftmaxLIRDRec):
+        batches.check(cls.from_data(train, hidden_channels=8))
+    batches.check(LIRDRec.from_data(train, num_layers=3, num_item_layers=0))
+    model = LIRDRec.from_data(train, num_layers=2)
+    refused(r"'model' needs to be a LIRDRec for mini-batches \(got LightGCN\)", LightGCN.from_data(train))
+    refused(r"'model' needs to have 150 users \(got 151\)", LIRDRec(151, model.in_channels))
+    refused(
+        r"'num_neighbors' needs 3 hops, as the model has 2 layers on interactions and 1 on the item graph, "
+        r'and 0 leaves one out \(got \[-1, -1\]\)',
+        model,
+        MiniBatches(train, [-1, -1]),
+    )
+    refused(r"'num_item_layers' needs to be at least 2, as in the model \(got 1\)",
+            LIRDRec.from_data(train, num_layers=1, num_item_layers=2))  # fmt: skip
+    MiniBatches(train, [-1] * 3, num_item_layers=2).check(LIRDRec.from_data(train, num_layers=1, num_item_layers=2))
+    features = mapped(train, tmp_path, ('text', 'image'))
+    with pytest.raises(ValueError, match="'model' needs to be a LIRDRec"):
+        fit(LightGCN.from_data(train), train, loader=batches, progress=False)
+    refused('in its order', model, MiniBatches(without_features(train), [4, 2, 0], features=features))
+
+
+@sampled
+@pytest.mark.parametrize('fan_out', [-1, 2])
+def test_history_before_or_after_the_graph_gives_the_same_batches(fan_out):
+    train = FixedSplit()(ItemKNNGraph(k=4)(DCT()(FakeMultimodal(num_users=150, num_items=120, seed=0)[0])))[0]
+    store, perm = train[INTERACTS], torch.randperm(train[INTERACTS].edge_index.size(1))
+    store.edge_index, store.time = store.edge_index[:, perm], store.time[perm]
+    whole = InteractionGraph()(train)
+    model = LIRDRec.from_data(whole, seed=0, hidden_channels=8, reg_weight=0.0)
+    losses = []
+    for data in (History(3)(whole), InteractionGraph()(History(3)(train))):
+        torch.manual_seed(0)
+        losses.append([model.loss(*batch).item() for batch in MiniBatches(data, [fan_out] * 3, batch_size=200)])
+    assert losses[0] == losses[1]
+    if fan_out == -1:
+        sampler = BPRSampler(store.edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=200)
+        assert losses[0] == pytest.approx([model.loss(whole, *batch).item() for batch in sampler], rel=1e-5)
 
 
 @pytest.mark.parametrize('pwc', ['released', 'attention'])
@@ -212,6 +272,36 @@ def test_layerwise_inference_is_that_of_the_whole(views, tmp_path, pwc, loss, hi
     for data, features in [(train, None), (without_features(train), mapped(train, tmp_path))]:
         for ours, whole in zip(encode_layerwise(model, data, features, batch_size=17), expected, strict=True):
             torch.testing.assert_close(ours, whole.detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(('layout', 'device'), DEVICES)
+def test_layerwise_inference_is_on_the_device_of_the_model(views, tmp_path, layout, device):
+    train = InteractionGraph(layout)(History(3)(views[0]))
+    has = torch.arange(train[ITEM].num_nodes) % 3 > 0
+    files = mapped(train, tmp_path, masks={'image': has})
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=3).eval()
+    for data, features in [(train, None), (without_features(train), files)]:
+        expected = encode_layerwise(model, data, features, batch_size=17)
+        found = encode_layerwise(copy.deepcopy(model).to(device), data, features, batch_size=17)
+        for ours, z in zip(found, expected, strict=True):
+            assert (ours.device.type, ours.shape) == (device, z.shape)
+            if device == 'cuda':
+                torch.testing.assert_close(ours.cpu(), z, rtol=1e-5, atol=1e-5)
+    assert train[ITEM].x_text.device.type == 'cpu'
+
+
+def test_layerwise_inference_refuses_modalities_in_another_order(views, tmp_path):
+    train, _ = views
+    model = LIRDRec.from_data(train, hidden_channels=8)
+    features = mapped(train, tmp_path, ('text', 'image'))
+    order = r"in its order, {'image': 16, 'text': 8} \(got {'text': 8, 'image': 16}\)"
+    with pytest.raises(ValueError, match=order):
+        encode_layerwise(model, without_features(train), features)
+    other = copy.copy(train)
+    del other[ITEM].x_image
+    other[ITEM].x_image = train[ITEM].x_image
+    with pytest.raises(ValueError, match=order):
+        encode_layerwise(model, other)
 
 
 def test_mapped_features_read_rows_alone(views, tmp_path):
@@ -272,6 +362,17 @@ def test_lazy_adam_is_adam_where_every_row_has_a_gradient():
     lazy.step()
     moved = (params[0] != before).flatten(1).any(dim=1)
     assert moved.tolist() == [False, True, False, True, False]
+
+
+@pytest.mark.parametrize('kwargs', [{'weight_decay': 0.5}, {'amsgrad': True}, {'maximize': True}])
+def test_lazy_adam_refuses_what_it_does_not_do(kwargs):
+    params = [torch.nn.Parameter(torch.ones(2))]
+    (name,) = kwargs
+    with pytest.raises(ValueError, match=rf"'{name}' needs to be left out"):
+        LazyAdam(params, **kwargs)
+    with pytest.raises(ValueError, match=rf"'{name}' needs to be left out"):
+        LazyAdam([{'params': params, **kwargs}])
+    LazyAdam(params, **{name: type(value)(0) for name, value in kwargs.items()})
 
 
 @sampled

@@ -1,4 +1,4 @@
-from copy import copy
+from copy import copy, deepcopy
 
 import pytest
 import torch
@@ -12,6 +12,9 @@ from lirdrec_pyg.retrieve import Retriever
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
 
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+DEVICES = [('csr', 'meta'), ('edge_index', 'meta'), *(pytest.param(layout, 'cuda', marks=cuda) for layout in LAYOUTS)]
 WEIGHTS = {'image': 0.3, 'text': 0.7}
 KNN = ItemKNNGraph(k=4, weights=WEIGHTS)
 
@@ -186,6 +189,8 @@ def test_onboarding_refuses():
     refuses(r"'raw_id' needs to be new and unique \(got 'item-3' again\)", raw_id=[*fresh[1:], 'item-3'])
     refuses(r"'raw_id' needs to be new and unique \(got 'item-44' again\)", raw_id=[*fresh[:9], 'item-44'])
     refuses(r"'weights' names the unknown modality 'sound'", weights={'sound': 1})
+    for k in (0, -1, 49):
+        refuses(rf"'k' needs to be in \[1, 48\] \(got {k}\)", k=k)
     part[ITEM].spectrum = part[ITEM].spectrum[:, 1:]
     refuses(r"'spectrum' needs to have 23 columns \(got 24\)")
 
@@ -260,6 +265,38 @@ def test_fold_in_is_one_user_at_a_time_and_takes_raw_ids(views):
     weight = model.pwc.gate * model.pwc._predict(mean.unsqueeze(0))
     weight = (weight + (1 - model.pwc.gate) * model.pwc.theta.mean(dim=0)).softmax(dim=-1)
     assert torch.allclose(views_of_nobody, (mean * weight[0].unsqueeze(-1)).flatten(), atol=1e-6)
+
+
+@pytest.mark.parametrize(('layout', 'device'), DEVICES)
+def test_serves_on_the_device_of_the_model(views, layout, device):
+    train = InteractionGraph(layout)(views[0])
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=4).eval()
+    there = deepcopy(model).to(device)
+    histories, free = [[3, 5], [], [47, 5, 9]], normalize(model.user.detach())[:3]
+    new = torch.tensor([4, 7])
+
+    def same(found, expected):
+        assert (found.device.type, found.shape) == (device, expected.shape)
+        if device == 'cuda':
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+    layers = item_layers(model, train)
+    same(item_layers(there, train), layers)
+    for known in (None, layers, layers.to(device)):
+        same(fold_in_users(there, train, histories, layers=known), fold_in_users(model, train, histories))
+        same(fold_in_users(there, train, histories, free, known), fold_in_users(model, train, histories, free))
+        for borrow in [0.0] if device == 'meta' else [0.0, 0.5]:  # which edges it takes depends on values
+            expected = encode_new_items(model, train, new, borrow=borrow)
+            same(encode_new_items(there, train, new, known, borrow), expected)
+    assert train[ITEM].x_text.device.type == 'cpu'
+
+
+def test_modalities_may_come_in_another_order(views):
+    train = copy(views[0])
+    model = LIRDRec.from_data(train, hidden_channels=8)
+    del train[ITEM].x_image, train[ITEM].spectrum
+    train[ITEM].x_image = views[0][ITEM].x_image
+    assert torch.equal(item_layers(model, DCT()(train)), item_layers(model, views[0]))
 
 
 def test_folds_in_a_history_of_new_items():

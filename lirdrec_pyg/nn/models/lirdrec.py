@@ -156,7 +156,7 @@ class LIRDRec(Recommender):
     @classmethod
     def _sizes(cls, data: HeteroData) -> dict[str, Any]:
         widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-        _spectrum(data, widths)
+        spectrum_of(data, widths)
         return {'num_users': data[USER].num_nodes, 'in_channels': widths}
 
     def forward(
@@ -216,6 +216,11 @@ class LIRDRec(Recommender):
     ) -> tuple[Tensor, Tensor]:
         r"""Returns the users' views :math:`(|\mathcal{U}|, |V|, d)`, not fused yet, and the items
         :math:`(|\mathcal{I}|, |V| d)`, given the views of the items and the graph as in :meth:`forward`."""
+        if similar is None and self.propagation.num_item_layers > 0:
+            raise ValueError(
+                f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it, or build the model with "
+                f'`num_item_layers=0` (got {self.propagation.num_item_layers})'
+            )
         user, item = self.propagation(self._users(user_id), item, to_item, to_user, normalize=True)
         item = item.flatten(1)
         if similar is not None:
@@ -244,17 +249,11 @@ class LIRDRec(Recommender):
             xs[name], masks[name] = modality_features(data, name)
             if xs[name].size(1) != width:
                 raise ValueError(f"'x_{name}' needs to have {width} columns (got {xs[name].size(1)})")
-        spectrum = _spectrum(data, self.in_channels)
+        spectrum = spectrum_of(data, self.in_channels)
         user_id = data[USER].get('n_id')
         if user_id is None and data[USER].num_nodes != self.num_users:
             raise ValueError(f"'data' needs to have {self.num_users} users (got {data[USER].num_nodes})")
-        to_item, to_user, similar, similar_t = edges(data)
-        if similar is None and self.propagation.num_item_layers > 0:
-            raise ValueError(
-                f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it, or build the model with "
-                f'`num_item_layers=0` (got {self.propagation.num_item_layers})'
-            )
-        return xs, spectrum, to_item, to_user, similar, similar_t, masks, user_id, self.histories(data)
+        return xs, spectrum, *edges(data), masks, user_id, self.histories(data)
 
     def histories(self, data: HeteroData, of: Any = USER) -> Tensor | None:
         r"""Returns the latest items of all users, or before all interactions, where the model is sequential."""
@@ -368,7 +367,7 @@ class LIRDRec(Recommender):
         )
 
 
-def _spectrum(data: HeteroData, in_channels: Mapping[str, int]) -> Tensor:
+def spectrum_of(data: HeteroData, in_channels: Mapping[str, int]) -> Tensor:
     r"""Returns the spectra of the data, in the order of the given modalities."""
     names, width = modalities(data), sum(in_channels.values())
     if set(names) != set(in_channels):
