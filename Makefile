@@ -62,6 +62,8 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(BIAS) --parts both --optimizer sgd --loss bpr softmax --model VBPR FREEDOM
 	$(BIAS) --parts both --optimizer sgd --model LIRDRec
 	$(BIAS) --parts both --init matched --id-scale 0.1 1 10
+	$(BIAS) --parts both --feature-norm unit --model VBPR --dataset scientific movielens
+	$(BIAS) --parts both --keep 0.5 0.25 --model VBPR --dataset movielens
 	$(Q).significance
 	$(MAKE) figures
 

@@ -161,7 +161,8 @@ def transfer(path: Path) -> None:
                 )
             axis.axhspan(base['mean'] - base['std'], base['mean'] + base['std'], color='C1', alpha=0.2)
             scale = np.log if kind == 'columns' else np.asarray
-            for at in crossings(scale(level), np.asarray(mean) - base['mean']):
+            clear = group.loc['content', 'mean'] > base['mean'] + base['std']  # or there is no lead to lose
+            for at in crossings(scale(level), np.asarray(mean) - base['mean']) if clear else ():
                 at = np.exp(at) if kind == 'columns' else at
                 axis.axvline(at, color='black', linestyle=':')
                 axis.text(at, 0.03, f' {at:.2g}', transform=axis.get_xaxis_transform())
@@ -172,7 +173,7 @@ def transfer(path: Path) -> None:
             axis.set_xlabel(label)
             axis.grid(alpha=0.3)
         line[0].set_ylabel('test ndcg@20 (mean ± sd)')
-        line[1].set_title(f'{NAMES.get(dataset, dataset)}, {seeds(part)}; dotted: where they cross')
+        line[1].set_title(f'{NAMES.get(dataset, dataset)}, {seeds(part)}; dotted: where a lead is lost')
     figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
     save(figure, path)
 

@@ -132,21 +132,21 @@ def main() -> None:
 
 
 def plot(out: list[rows.Row], path: Path) -> None:
-    r"""Draws seconds against items, with the recall of what is approximate."""
+    r"""Draws seconds against items, with the recall where it is below one."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
     kinds = dict.fromkeys(''.join(c for c in row['competitor'] if not c.isdigit()) for row in out)
     for kind in kinds:
         group = [row for row in out if ''.join(c for c in row['competitor'] if not c.isdigit()) == kind]
-        axes.loglog(
-            [row['items'] for row in group],
-            [row['seconds'] for row in group],
-            marker='o',
-            label=f'{kind}, recall {min(row["recall"] for row in group):.3f}',
-        )
+        axes.loglog([row['items'] for row in group], [row['seconds'] for row in group], marker='o', label=kind)
+        for row in group:
+            if row['recall'] < 1:
+                at = row['items'], row['seconds']
+                axes.annotate(f'{row["recall"]:.3f}', at, xytext=(6, 5), textcoords='offset points', size=8)
+    axes.margins(x=0.1)
     axes.set_xlabel('items')
-    axes.set_ylabel('seconds')
+    axes.set_ylabel('seconds (numbers: recall below one)')
     axes.set_title(f'{out[0]["k"]} nearest of all items, {out[0]["width"]} columns, {out[0]["threads"]} threads')
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
