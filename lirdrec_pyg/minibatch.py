@@ -20,7 +20,7 @@ from torch_geometric.sampler import NeighborSampler
 from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn import LIRDRec
-from lirdrec_pyg.nn.propagation import Edges, edges
+from lirdrec_pyg.nn.propagation import edges, edges_to
 from lirdrec_pyg.sampling import BPRSampler
 from lirdrec_pyg.transforms.interaction_graph import adjacency
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
@@ -350,18 +350,13 @@ def encode_layerwise(
     del blocks
     to_item, to_user, similar, _ = edges(data)
     user, item = model.propagate(
-        item, _to(to_item, device), _to(to_user, device), None if similar is None else _to(similar, device)
+        item, edges_to(to_item, device), edges_to(to_user, device), None if similar is None else edges_to(similar, device)
     )
     user, history = model.pwc(user), model.histories(data)
     if model.history is not None:
         assert history is not None
         user = model.history(user, item, history.to(device))
     return Embeddings(model.finish(user), model.finish(item))
-
-
-def _to(pair: Edges, device: torch.device) -> Edges:
-    adj, weight = pair
-    return adj.to(device), None if weight is None else weight.to(device)
 
 
 def _check_modalities(model: LIRDRec, data: HeteroData, features: MappedFeatures | None) -> None:

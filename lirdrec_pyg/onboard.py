@@ -15,7 +15,7 @@ from torch_geometric.utils import coalesce, degree
 
 from lirdrec_pyg.nn.fused import normalize
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec, spectrum_of
-from lirdrec_pyg.nn.propagation import Edges, edges
+from lirdrec_pyg.nn.propagation import edges, edges_to
 from lirdrec_pyg.retrieve import node_ids
 from lirdrec_pyg.transforms.dct import DCT, check_finite
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout, check_interactions
@@ -125,7 +125,7 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
         out = known.new_zeros(num_layers + 1, num_items - known.size(1), known.size(2))
         out[0] = _content(model, data, known.size(1))
         return torch.cat([known, out], dim=1)
-    to_item, to_user = (_to(pair, device) for pair in edges(data)[:2])
+    to_item, to_user = (edges_to(pair, device) for pair in edges(data)[:2])
     z_user, z_item = normalize(model.user).flatten(1), _content(model, data, 0)
     size = (z_user.size(0), z_item.size(0))
     layers = [z_item]
@@ -171,7 +171,7 @@ def encode_new_items(
     if similar is not None:
         if borrow > 0:
             z = z + borrow * _of_neighbours(data, layers[1:].sum(dim=0))
-        z = model.propagation.propagate_items(z, _to(similar, z.device))
+        z = model.propagation.propagate_items(z, edges_to(similar, z.device))
     return model.finish(z[new.to(z.device)])
 
 
@@ -250,7 +250,7 @@ def fold_in_users(
     user = functional_call(model.pwc, theta, (views, torch.zeros_like(count)))
     if model.history is not None:
         item, similar = layers.sum(dim=0), edges(data)[2]
-        item = item if similar is None else model.propagation.propagate_items(item, _to(similar, device))
+        item = item if similar is None else model.propagation.propagate_items(item, edges_to(similar, device))
         position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1, device=device)
         latest = torch.where(position >= (count.cumsum(0) - count).unsqueeze(1), col[position.clamp(min=0)], -1)
         user = model.history(user, item, latest)
@@ -265,11 +265,6 @@ def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
         xs[name], masks[name] = x[first:].to(device), None if has is None else has[first:].to(device)
     spectrum = spectrum_of(data, model.in_channels)[first:].to(device)
     return normalize(model.encode_items(xs, spectrum, masks)).flatten(1)
-
-
-def _to(pair: Edges, device: torch.device) -> Edges:
-    adj, weight = pair
-    return adj.to(device), None if weight is None else weight.to(device)
 
 
 def _of_neighbours(data: HeteroData, x: Tensor) -> Tensor:

@@ -131,6 +131,12 @@ def edges(data: HeteroData) -> tuple[Edges, Edges, Edges | None, Edges | None]:
     return _edges(data[INTERACTS]), _edges(data[REV_INTERACTS]), similar, similar_t
 
 
+def edges_to(pair: Edges, device: torch.device) -> Edges:
+    r"""Returns adjacency and weight on a device."""
+    adj, weight = pair
+    return adj.to(device), None if weight is None else weight.to(device)
+
+
 def _edges(store: Any) -> Edges:
     if 'adj_t' in store:
         return store.adj_t, store.get('adj_t_weight')
