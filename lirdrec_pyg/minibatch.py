@@ -348,10 +348,8 @@ def encode_layerwise(
         blocks.append(model.encode_items(xs, spectrum.to(device), masks))
     item = torch.cat(blocks)
     del blocks
-    to_item, to_user, similar, _ = edges(data)
-    user, item = model.propagate(
-        item, edges_to(to_item, device), edges_to(to_user, device), None if similar is None else edges_to(similar, device)
-    )
+    graph = [None if pair is None else edges_to(pair, device) for pair in edges(data)[:3]]
+    user, item = model.propagate(item, *graph)  # type: ignore[arg-type]
     user, history = model.pwc(user), model.histories(data)
     if model.history is not None:
         assert history is not None
