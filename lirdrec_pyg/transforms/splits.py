@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, VAL
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, USER, VAL
 
 Views = tuple[HeteroData, HeteroData, HeteroData]
 
@@ -230,6 +230,13 @@ def _check(data: HeteroData) -> None:
         raise ValueError(
             "'data' needs to be split before 'InteractionGraph' (got a graph of all interactions): split first"
         )
+    for where, key, made_by in [
+        (data[ITEM], 'x_collaborative', 'CollaborativeFeatures'),
+        (data[USER], 'history', 'History'),
+        (store, 'history', 'History'),
+    ]:
+        if key in where:
+            raise ValueError(f"'data' needs to be split before '{made_by}' (got its '{key}' of all interactions)")
     user, item = store.edge_index
     if user.numel() > 0:  # a pair that is there twice could be on both sides
         key, count = (user * (int(item.max()) + 1) + item).unique(return_counts=True)

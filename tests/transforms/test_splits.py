@@ -204,6 +204,16 @@ def test_bad_data_for_all(split):
     with pytest.raises(ValueError, match='split first'):
         split(late)
 
+    for node_type, key, made_by in [
+        ('item', 'x_collaborative', 'CollaborativeFeatures'),
+        ('user', 'history', 'History'),
+        (INTERACTS, 'history', 'History'),
+    ]:
+        late = make_data()
+        late[node_type][key] = torch.zeros(1)
+        with pytest.raises(ValueError, match=f"needs to be split before '{made_by}'"):
+            split(late)
+
     twice = make_data()
     for key, value in list(twice[INTERACTS].items()):
         twice[INTERACTS][key] = torch.cat([value, value[..., :1]], dim=-1)
