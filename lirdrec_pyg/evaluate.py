@@ -1,6 +1,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -65,11 +66,18 @@ def evaluate(
         The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users.
 
     Raises:
-        ValueError: If ``k`` is out of range, a metric is unknown, the view has no positives, the embeddings do not fit
-            the view, or a score is not finite.
+        ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the view has no
+            positives, the embeddings do not fit the view, or a score is not finite.
     """
-    ks = [k] if isinstance(k, int) else list(k)
+    ks = [int(k)] if isinstance(k, (int, np.integer)) else list(k)
     num_items = view[ITEM].num_nodes
+    for name, mask in [('candidates', candidates), *(('groups', mask) for mask in (groups or {}).values())]:
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != (num_items,)):
+            raise ValueError(
+                f"'{name}' needs to be a bool mask of {num_items} items (got {mask.dtype} of {tuple(mask.shape)})"
+            )
+    if len(ks) == 0 or len(metrics) == 0:
+        raise ValueError(f"'k' and 'metrics' need to name at least one (got {ks} and {list(metrics)})")
     limit = num_items if candidates is None else int(candidates.sum())
     for value in ks:
         if not 1 <= value <= limit:
@@ -99,32 +107,36 @@ def evaluate(
     labels = {'': label}
     for name, mask in (groups or {}).items():
         labels[f'{name}/'] = label[:, mask.to(device)[label[1]]]
-    collections = {}
-    for prefix in labels:
-        collections[prefix] = LinkPredMetricCollection({
+    kinds = [[name for name in metrics if (name == 'coverage') == alone] for alone in (False, True)]
+    collections = {
+        (prefix, kind): LinkPredMetricCollection({
             f'{name}@{value}': METRICS[name](value, *([num_items] if name == 'coverage' else []))
-            for name in metrics
+            for name in names
             for value in ks
-        }).to(device)  # fmt: skip
+        }).to(device)
+        for prefix in labels
+        for kind, names in enumerate(kinds) if names
+    }  # fmt: skip
 
     users = label[0].unique()
-    for user, top in top_k(embeddings, users, max(ks), seen, candidates, batch_size):
+    for user, score, top in _ranked(embeddings, users, max(ks), seen, candidates, batch_size):
+        # Excluded items, which fill up the list of a user with few others, are no hits but would count as covered.
+        shown = top, torch.where(score > float('-inf'), top, top[:, :1])
         for prefix, group in labels.items():
             part = group[:, (group[0] >= user[0]) & (group[0] <= user[-1])]  # users are sorted
             if part.numel() == 0:
                 continue
-            if prefix:  # users without a positive in the group do not count
-                own = torch.isin(user, part[0])
-                pred, ids = top[own], user[own]
-            else:
-                pred, ids = top, user
-            part = torch.stack([torch.searchsorted(ids, part[0].contiguous()), part[1]])
-            collections[prefix].update(pred, part)  # finds the hits once for all metrics
-    return {
+            own = torch.isin(user, part[0]) if prefix else slice(None)  # users without one in the group do not count
+            part = torch.stack([torch.searchsorted(user[own], part[0].contiguous()), part[1]])
+            for (of, kind), collection in collections.items():
+                if of == prefix:
+                    collection.update(shown[kind][own], part)  # finds the hits once for all metrics
+    found = {
         f'{prefix}{name}': float(value) if labels[prefix].numel() > 0 else float('nan')
-        for prefix, collection in collections.items()
+        for (prefix, _), collection in collections.items()
         for name, value in collection.compute().items()
     }
+    return {name: found[name] for name in (f'{p}{m}@{value}' for p in labels for m in metrics for value in ks)}
 
 
 def top_k(
@@ -149,6 +161,19 @@ def top_k(
         - **output:** users :math:`(B)` and items :math:`(B, k)`. A user with less than :math:`k` items left to rank
           gets excluded ones at the end.
     """
+    for user, _, item in _ranked(embeddings, users, k, seen, candidates, batch_size):
+        yield user, item
+
+
+def _ranked(
+    embeddings: Embeddings,
+    users: Tensor,
+    k: int,
+    seen: Tensor | None,
+    candidates: Tensor | None,
+    batch_size: int,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    r"""Yields what :func:`top_k` does, with the scores in between: minus infinity of what is excluded."""
     user_emb, item_emb = embeddings.user.detach(), embeddings.item.detach()
     device = item_emb.device
     rowptr = torch.zeros(user_emb.size(0) + 1, dtype=torch.long, device=device)
@@ -168,4 +193,4 @@ def top_k(
         best = score.topk(k, dim=1)
         if not (best.values < float('inf')).all():  # false for NaN, too
             raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
-        yield user, best.indices
+        yield user, best.values, best.indices

@@ -1,6 +1,7 @@
 import math
 from collections import defaultdict
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +31,7 @@ def oracle(emb, view, k, candidates=None, group=None):
     for u, i in view[INTERACTS].edge_label_index.t().tolist():
         if (candidates is None or candidates[i]) and (group is None or group[i]):
             positives[u].add(i)
-    out = defaultdict(list)
+    out, covered = defaultdict(list), set()
     for u, want in positives.items():
         score = emb.user[u] @ emb.item.t()
         ranked = [
@@ -47,7 +48,8 @@ def oracle(emb, view, k, candidates=None, group=None):
         out['mrr'].append(next((1 / (rank + 1) for rank, hit in enumerate(hits) if hit), 0.0))
         precision = [sum(hits[: rank + 1]) / (rank + 1) * hit for rank, hit in enumerate(hits)]
         out['map'].append(sum(precision) / min(k, len(want)))
-    return {name: sum(values) / len(values) for name, values in out.items()}
+        covered |= {*ranked}
+    return {name: sum(values) / len(values) for name, values in out.items()} | {'coverage': len(covered) / 12}
 
 
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 6), batch_size=st.sampled_from([1, 3, 100]))
@@ -56,7 +58,7 @@ def test_equals_oracle(seed, k, batch_size):
     generator = torch.Generator().manual_seed(seed)
     view = make_view(generator, 7, 12)
     emb = Embeddings(torch.randn(7, 4, generator=generator), torch.randn(12, 4, generator=generator))
-    names = ['recall', 'precision', 'ndcg', 'hit', 'mrr', 'map']
+    names = ['recall', 'precision', 'ndcg', 'hit', 'mrr', 'map', 'coverage']
     cold = torch.arange(12) % 3 == 0
     out = evaluate(emb, view, k, names, groups={'cold': cold, 'warm': ~cold}, batch_size=batch_size)
     for prefix, group in [('', None), ('cold/', cold), ('warm/', ~cold)]:
@@ -103,6 +105,15 @@ def test_refuses(views):
         evaluate(Embeddings(emb.user[1:], emb.item), val)
     with pytest.raises(ValueError, match='got NaN or Inf scores'):
         evaluate(Embeddings(emb.user * float('nan'), emb.item), val)
+    mask = torch.ones(48, dtype=torch.bool)
+    for wrong in (mask.long(), mask[1:]):
+        with pytest.raises(ValueError, match=r"'candidates' needs to be a bool mask of 48 items \(got torch\."):
+            evaluate(emb, val, candidates=wrong)
+        with pytest.raises(ValueError, match=r"'groups' needs to be a bool mask of 48 items \(got torch\."):
+            evaluate(emb, val, groups={'cold': wrong})
+    with pytest.raises(ValueError, match="'k' and 'metrics' need to name at least one"):
+        evaluate(emb, val, k=[])
+    assert evaluate(emb, val, k=np.int64(3)).keys() == {'recall@3', 'ndcg@3'}
     with pytest.raises(ValueError, match='at least one positive'):
         evaluate(emb, _empty(val))
     del val[INTERACTS].edge_label_index
