@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument('--out', type=Path, help='where to keep checkpoint and retriever (default: nowhere)')
     parser.add_argument('--seed', type=int, default=0, help='of data, weights and sampling (default: %(default)s)')
     args = parser.parse_args()
+    if args.days < 1:
+        parser.error(f'--days needs to be positive (got {args.days})')
     if args.root and not args.fake:
         data = MovieLens100K(args.root, wheel=args.wheel)[0]
     else:

@@ -174,15 +174,16 @@ class Retriever:
 
     def configure(self, ef_search: int | None = None, nprobe: int | None = None, oversample: int | None = None) -> None:
         r"""Changes the settings of the search that are given; see the arguments of the class."""
-        if oversample is not None and oversample < 1:
-            raise ValueError(f"'oversample' needs to be positive (got {oversample})")
+        given = {'ef_search': ef_search, 'nprobe': nprobe, 'oversample': oversample}
+        for name, value in given.items():
+            if value is not None and value < 1:
+                raise ValueError(f"'{name}' needs to be positive (got {value})")
         for name, key, value in [('ef_search', 'efSearch', ef_search), ('nprobe', 'nprobe', nprobe)]:
             if value is not None:
                 try:
                     faiss.ParameterSpace().set_index_parameter(self._faiss, key, value)
                 except (RuntimeError, TypeError) as error:
                     raise ValueError(f"the index '{self.index}' has no setting '{name}'") from error
-        given = {'ef_search': ef_search, 'nprobe': nprobe, 'oversample': oversample}
         self.settings |= {name: value for name, value in given.items() if value is not None}
 
     @property

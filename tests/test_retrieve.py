@@ -452,6 +452,9 @@ def test_retriever_refuses(shop):
         retriever.recommend(['u1', 'nobody'])
     with pytest.raises(ValueError, match=r"unknown item ids \(got 2, first: 'x'\)"):
         retriever.recommend(['u1'], allowed=['x', 'y'])
+    for name in ('ef_search', 'nprobe', 'oversample'):
+        with pytest.raises(ValueError, match=rf"'{name}' needs to be positive \(got 0\)"):
+            retriever.configure(**{name: 0})
     with pytest.raises(ValueError, match=r'unknown item ids \(got 1, first: 7\)'):
         retriever.similar_items([7])
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 10000\] \(got 10001\)"):

@@ -49,6 +49,7 @@ class PCA(BaseTransform):
             if x.size(1) <= r:
                 continue
             check_finite(x, name)
+            x = x if x.is_floating_point() else x.float()
             rows = x if has is None else x[has]
             if len(rows) < r:
                 raise ValueError(

@@ -33,6 +33,14 @@ def test_equals_the_svd_and_leaves_narrow_modalities():
     assert torch.equal(PCA(5)(data)['item'].x_image, got)
 
 
+def test_takes_integers():
+    data = make()
+    data['item'].x_image = torch.randint(9, (50, 12))
+    expected = make()
+    expected['item'].x_image = data['item'].x_image.float()
+    assert torch.equal(PCA(5)(data)['item'].x_image, PCA(5)(expected)['item'].x_image)
+
+
 def test_items_without_the_modality_take_no_part():
     has = torch.rand(50) > 0.3
     data = make(has=has)
