@@ -60,7 +60,8 @@ def encode(
     folder = Path(folder)
     key = digest([*inputs, ids, identity(encoder), half, stamps])
     path, mask = folder / f'{modality}_feat.npy', folder / f'{modality}_mask.npy'
-    if resume and (known := finished(path, folder / f'{modality}_manifest.json', key)) is not None:
+    manifest_path = folder / f'{modality}_manifest.json'
+    if resume and (known := finished(manifest_path, key, sha256=path, mask_sha256=mask)) is not None:
         has = np.load(mask) if mask.is_file() else np.ones(len(inputs), dtype=bool)
         return EncodedFeatures(_load(path), torch.from_numpy(has), path, known)
 
@@ -110,7 +111,7 @@ def encode(
     finally:
         temporary.unlink(missing_ok=True)
     entries = manifest(
-        folder / f'{modality}_manifest.json',
+        manifest_path,
         ids,
         len(inputs),
         modality=modality,
@@ -121,6 +122,7 @@ def encode(
         unreadable=len(unreadable),
         unreadable_examples=unreadable[:10],
         sha256=sha256(path),
+        mask_sha256=sha256(mask),  # None: all items have features
         key=key,
     )
     shards.remove()

@@ -68,8 +68,10 @@ def digest(parts: Iterable[object]) -> str:
     return out.hexdigest()
 
 
-def sha256(path: Path) -> str:
-    r"""Returns the digest of a file."""
+def sha256(path: Path) -> str | None:
+    r"""Returns the digest of a file, :obj:`None` if there is none."""
+    if not path.is_file():
+        return None
     out = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):
@@ -96,12 +98,15 @@ def manifest(path: Path, ids: Sequence[str] | None, count: int, **entries: Any) 
     return content
 
 
-def finished(path: Path, manifest_path: Path, key: str) -> dict[str, Any] | None:
-    r"""Returns the manifest of a result, if it is there, whole, and made of the same."""
-    if not (path.is_file() and manifest_path.is_file()):
+def finished(manifest_path: Path, key: str, **files: Path) -> dict[str, Any] | None:
+    r"""Returns the manifest of a result, if it is made of the same and all of its files, by the entries of their
+    digests, are as they were written."""
+    if not manifest_path.is_file():
         return None
     known: dict[str, Any] = json.loads(manifest_path.read_text())
-    return known if known.get('key') == key and known.get('sha256') == sha256(path) else None
+    if known.get('key') != key or not known.keys() >= files.keys():
+        return None
+    return known if all(known[entry] == sha256(path) for entry, path in files.items()) else None
 
 
 def check_job(argument: str, name: str, count: int, batch_size: int, ids: Sequence[str] | None) -> list[str] | None:

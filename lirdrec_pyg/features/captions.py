@@ -57,14 +57,14 @@ def caption_images(
         ids, batch_size, shard_size, resume, progress (optional): As for images.
 
     Raises:
-        ValueError: If the captioner does not return a text for each image.
+        ValueError: If a path is neither a path nor :obj:`None`, or the captioner does not return a text for each image.
     """
     files = locate(paths, root)
     ids = check_job('name', name, len(files), batch_size, ids)
     folder = Path(folder)
     key = digest([*files, ids, identity(captioner), stamps(files)])
     path, manifest_path = folder / f'{name}_texts.json', folder / f'{name}_texts_manifest.json'
-    if resume and (known := finished(path, manifest_path, key)) is not None:
+    if resume and (known := finished(manifest_path, key, sha256=path)) is not None:
         return Captions(json.loads(path.read_text(encoding='utf-8')), path, known)
 
     shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, resume)

@@ -1,5 +1,6 @@
 r"""Ready encoders. Each is a callable on a list of inputs; its ``name``, ``revision`` and ``settings`` go into the
-manifest. Models are loaded by their name on the Hugging Face hub or from a folder, and never with code of their own."""
+manifest. Models are loaded by their name on the Hugging Face hub or from a folder, whose ``revision`` is the digest of
+its files, and never with code of their own."""
 
 import importlib
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lirdrec_pyg.features._shards import sha256
+from lirdrec_pyg.features._shards import digest, sha256
+
+FILES = ('.safetensors', '.bin', '.json', '.txt', '.model', '.jinja')  # what a model's folder is known by
 
 
 def library(name: str, package: str) -> Any:
@@ -20,9 +23,10 @@ def library(name: str, package: str) -> Any:
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    # What the hub had under a revision, or under none, when it was loaded; a folder has no commits.
-    if Path(name).is_dir():
-        return revision
+    # What the hub had under a revision, or under none, when it was loaded; of a folder, the digest of its files.
+    if (folder := Path(name)).is_dir():
+        files = sorted(file for file in folder.rglob('*') if file.suffix in FILES)
+        return digest((file.relative_to(folder).as_posix(), sha256(file)) for file in files)
     hub = library('huggingface_hub', 'transformers')
     file = hub.try_to_load_from_cache(name, 'config.json', revision=revision)
     return Path(file).parent.name if isinstance(file, str) else revision

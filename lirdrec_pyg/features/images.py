@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lirdrec_pyg.features._encode import EncodedFeatures, Encoder, Unreadable, encode
 from lirdrec_pyg.features.encoders import library
 
@@ -38,7 +40,8 @@ def encode_images(
             while the files are the same, by size and time: images that arrive later are encoded, too.
 
     Raises:
-        ValueError: If the encoder returns something else than finite rows of one width, or no image can be encoded.
+        ValueError: If a path is neither a path nor :obj:`None`, the encoder returns something else than finite rows of
+            one width, or no image can be encoded.
     """
     files = locate(paths, root)
     return encode(
@@ -48,6 +51,10 @@ def encode_images(
 
 def locate(paths: Paths, root: str | os.PathLike[str] | None) -> list[str | None]:
     r"""Returns the paths from ``root`` on, and :obj:`None` for empty ones."""
+    paths = list(paths)
+    for row, path in enumerate(paths):
+        if not isinstance(path, str | os.PathLike | None):
+            raise ValueError(f"'paths' needs to hold paths and None (got {path!r} in row {row})")
     return [None if not path else str(Path(path) if root is None else Path(root) / path) for path in paths]
 
 
@@ -70,6 +77,18 @@ def open_image(path: str | None) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter('error', Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                return image.convert('RGB')
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+                return (_to_8_bits(image, path) if image.mode.startswith('I') else image).convert('RGB')
+    except (
+        OSError, RuntimeError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    ) as error:  # fmt: skip
         raise Unreadable(f'{path} ({type(error).__name__})') from error
+
+
+def _to_8_bits(image: Any, path: str) -> Any:
+    # Grey values of 16 bits, which Pillow would clip at 255.
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 65535:
+        raise Unreadable(f'{path} (values from {low} to {high}, beyond 16 bits)')
+    Image = library('PIL.Image', 'pillow')
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))

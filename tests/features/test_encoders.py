@@ -132,6 +132,21 @@ def test_the_revision_is_the_commit_that_was_loaded(bert, tmp_path, monkeypatch)
     assert TransformersTextEncoder('some/bert').revision == commit
 
 
+def test_a_model_that_is_trained_again_in_its_folder_is_another(bert, tmp_path):
+    first = TransformersTextEncoder(bert)
+    out = encode_texts(['red kettle'], first, tmp_path / 'out', progress=False)
+    assert TransformersTextEncoder(bert).revision == first.revision == out.manifest['revision']
+    (Path(bert) / 'events.log').write_text('not of the model')
+    assert TransformersTextEncoder(bert).revision == first.revision
+    torch.nn.init.normal_(first.model.embeddings.word_embeddings.weight)
+    first.model.save_pretrained(bert)
+    encoder = TransformersTextEncoder(bert)
+    again = encode_texts(['red kettle'], encoder, tmp_path / 'out', progress=False)
+    assert encoder.revision != first.revision
+    assert torch.equal(again.x, encoder(['red kettle']))
+    assert not torch.equal(again.x, out.x)
+
+
 @pytest.fixture
 def llava(tmp_path):
     config = transformers.LlavaConfig(

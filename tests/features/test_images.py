@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from lirdrec_pyg.features import encode_images
+from lirdrec_pyg.features import caption_images, encode_images
 
 Image = pytest.importorskip('PIL.Image')
 
@@ -53,3 +54,39 @@ def test_an_image_that_arrives_later_is_encoded(pictures, tmp_path):
     assert not first.has[5] and out.has[5]
     assert out.x[5].tolist() == [0, 0, 255]
     assert out.manifest['unreadable'] == 2
+
+
+def test_an_image_whose_decoder_fails_is_unreadable(tmp_path, monkeypatch):
+    def decode(self):
+        raise RuntimeError('Failed to decode frame 0')  # as Pillow does for some damaged AVIF files
+
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    Image.new('RGB', (8, 8)).save(tmp_path / 'b.bmp')
+    monkeypatch.setattr('PIL.BmpImagePlugin.BmpImageFile.load', decode)
+    out = encode_images(['a.png', 'b.bmp'], mean_color, tmp_path / 'out', root=tmp_path, progress=False)
+    assert out.has.tolist() == [True, False]
+    assert 'RuntimeError' in out.manifest['unreadable_examples'][0]
+
+
+@pytest.mark.parametrize(('name', 'dtype'), [('a.png', '<u2'), ('a.tiff', '<u2'), ('a.tiff', '>u2'), ('a.tiff', '<i4')])
+def test_grey_of_16_bits_is_scaled(tmp_path, name, dtype):
+    values = np.array([[0, 257, 128 * 257], [65535, 65535 - 257, 30000]])
+    Image.fromarray(values.astype(dtype)).save(tmp_path / name)
+    assert Image.open(tmp_path / name).mode in ('I', 'I;16', 'I;16B')
+    out = encode_images([name], lambda images: np.asarray(images[0])[..., 0].reshape(1, -1), tmp_path / 'out',
+                        root=tmp_path, progress=False)  # fmt: skip
+    assert out.x.tolist() == [[0, 1, 128, 255, 254, 117]]
+
+
+@pytest.mark.parametrize('value', [-1, 65536])
+def test_grey_beyond_16_bits_is_unreadable(tmp_path, value):
+    Image.new('I', (2, 2), value).save(tmp_path / 'a.tiff')
+    with pytest.raises(ValueError, match=f'values from {value} to {value}, beyond 16 bits'):
+        encode_images(['a.tiff'], mean_color, tmp_path / 'out', root=tmp_path, progress=False)
+
+
+@pytest.mark.parametrize('job', [encode_images, caption_images])
+@pytest.mark.parametrize('value', [float('nan'), pd.NA, 3])
+def test_refuses_what_is_no_path(tmp_path, job, value):
+    with pytest.raises(ValueError, match=rf"'paths' needs to hold paths and None \(got {value!r} in row 1\)"):
+        job(pd.Series(['red.png', value], dtype=object), mean_color, tmp_path, progress=False)

@@ -79,6 +79,40 @@ def test_what_is_done_is_not_done_again(tmp_path):
     assert len(encoder.texts) == 6
 
 
+@pytest.mark.parametrize('damage', ['deleted', 'cut', 'older manifest'])
+def test_a_mask_that_is_not_the_features_own_is_not_trusted(tmp_path, damage):
+    first = encode(tmp_path, Letters())
+    if damage == 'older manifest':
+        entries = {key: value for key, value in first.manifest.items() if key != 'mask_sha256'}
+        (tmp_path / 'text_manifest.json').write_text(json.dumps(entries))
+    mask = tmp_path / 'text_mask.npy'
+    mask.unlink() if damage != 'cut' else mask.write_bytes(mask.read_bytes()[:100])
+    out = encode(tmp_path, Letters())
+    assert out.has.tolist() == first.has.tolist() == np.load(mask).tolist()
+    assert out.manifest == first.manifest
+
+
+@pytest.mark.filterwarnings('ignore:.*holds pieces of another job')
+@pytest.mark.parametrize('other', [['a', 'b', None], ['a', 'b', 'c']])
+@pytest.mark.parametrize('texts', [['a', None, 'ccc'], ['a', 'bb', 'ccc']])
+def test_a_mask_whose_features_were_never_replaced_is_not_trusted(tmp_path, monkeypatch, texts, other):
+    replace = os.replace
+
+    def stop(source, target):
+        if os.path.basename(target) == 'text_feat.npy':
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    first = encode(tmp_path, Letters(), texts=texts)
+    with monkeypatch.context() as patch:
+        patch.setattr('lirdrec_pyg.features._encode.os.replace', stop)
+        with pytest.raises(KeyboardInterrupt):
+            encode(tmp_path, Letters(), texts=other)
+    out = encode(tmp_path, Letters(), texts=texts)
+    assert out.has.tolist() == [text is not None for text in texts]
+    assert torch.equal(out.x, first.x)
+
+
 def test_pieces_of_another_job_are_thrown_away(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         encode(tmp_path, Letters(fail_after=4))
