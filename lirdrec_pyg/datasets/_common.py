@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-VERSION = 1  # of the processed data: raise it when a dataset's `process` gives something else
+VERSION = 2  # of the processed data: raise it when a dataset's `process` gives something else
 
 
 def cache_key(files: list[Path], *args: object) -> str:
@@ -96,16 +96,20 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
 
 
 def numbers(frame: pd.DataFrame, column: str, path: Path, integer: bool = False) -> npt.NDArray[Any]:
-    r"""Returns a column of a table as int64 where all values are whole numbers, else as float64.
+    r"""Returns a column of a table as int64 where all values are whole numbers that fit, else as float64.
 
     Raises:
         ValueError: If a value is not a finite number or, with ``integer``, not a whole one.
     """
-    values = pd.to_numeric(frame[column], errors='coerce').to_numpy(dtype=np.float64)
+    parsed = pd.to_numeric(frame[column], errors='coerce')
+    if parsed.dtype == np.int64:
+        return parsed.to_numpy()  # float64 would round integers above 2**53
+    values = parsed.to_numpy(dtype=np.float64)
     bad = ~np.isfinite(values)
-    whole = bool((values == np.round(values)).all())
-    if integer and not whole:
-        bad |= values != np.round(values)
+    is_int64 = (values == np.round(values)) & (np.abs(values) < 2**63)
+    whole = bool(is_int64.all())
+    if integer:
+        bad |= ~is_int64
     if bad.any():
         row = int(bad.argmax())
         content = '\t'.join(str(value) for value in frame.iloc[row])
@@ -122,6 +126,19 @@ def read_npy(path: Path) -> npt.NDArray[Any]:
         return np.lib.format.open_memmap(path, mode='r')
     except (ValueError, EOFError) as error:
         raise ValueError(f"'{path}' needs to be a numeric .npy file ({error})") from error
+
+
+def read_mask(path: Path, num_items: int) -> Tensor:
+    r"""Reads which items have a modality.
+
+    Raises:
+        ValueError: If it is not a bool vector with an entry for each item.
+    """
+    array = read_npy(path)
+    if array.dtype != np.bool_ or array.shape != (num_items,):
+        raise ValueError(f"'{path}' needs to be bool of shape ({num_items},) (got {array.dtype} of shape "
+                         f'{array.shape})')  # fmt: skip
+    return torch.from_numpy(np.array(array))
 
 
 def read_features(path: Path, modality: str, has: Tensor | None = None, chunk_size: int = 8192) -> Tensor:

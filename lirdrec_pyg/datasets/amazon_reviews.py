@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -17,7 +16,7 @@ from lirdrec_pyg.datasets._common import (
     cache_key,
     is_anonymous,
     read_features,
-    read_npy,
+    read_mask,
     save,
     sha256,
 )
@@ -214,11 +213,9 @@ class AmazonReviews(CachedDataset):
     def _add_features(self, data: HeteroData, position: dict[str, int], report: dict[str, Any]) -> None:
         found: dict[str, tuple[Tensor, Tensor]] = {}
         for modality, path in self.features.items():
-            mask = np.array(read_npy(self.masks[modality])) if modality in self.masks else np.ones(len(position), bool)
-            if mask.dtype != np.bool_ or mask.shape != (len(position),):
-                raise ValueError(f"'{self.masks[modality]}' needs to be bool of shape ({len(position)},) (got "
-                                 f'{mask.dtype} of shape {mask.shape})')  # fmt: skip
-            has = torch.from_numpy(mask)
+            has = torch.ones(len(position), dtype=torch.bool)
+            if modality in self.masks:
+                has = read_mask(self.masks[modality], len(position))
             found[modality] = read_features(path, modality, has), has
             if len(found[modality][0]) != len(position):
                 raise ValueError(f"'{path}' needs {len(position)} rows, one for each item (got "

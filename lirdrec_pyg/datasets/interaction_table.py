@@ -132,7 +132,7 @@ class InteractionTable:
         )
         catalogue = catalogue.iloc[order]
         self.item_ids: list[str] = catalogue.index.tolist()
-        parts = catalogue[fields].fillna('').astype(str)
+        parts = catalogue[fields].astype(object).where(catalogue[fields].notna(), '').astype(str)
         self.texts: list[str] = [' '.join(filter(None, row)) for row in parts.itertuples(index=False)]
         self.images: list[str | None] = [None] * len(order)
         if image:
@@ -234,7 +234,10 @@ def _as_times(column: 'pd.Series[Any]', name: str) -> Array:
         _refuse(dates.isna().to_numpy(), column, name, 'a number or a date')
         return (dates - pd.Timestamp(0, tz='UTC')).dt.total_seconds().to_numpy()
     _refuse(~np.isfinite(values.to_numpy(dtype=np.float64)), column, name, 'a number or a date')
-    return values.to_numpy()
+    if pd.api.types.is_float_dtype(values):
+        return values.to_numpy(dtype=np.float64)
+    _refuse((values > np.iinfo(np.int64).max).to_numpy(), column, name, 'below 2**63')
+    return values.to_numpy(dtype=np.int64)
 
 
 def _refuse(bad: Array, column: 'pd.Series[Any]', name: str, rule: str) -> None:

@@ -1,9 +1,8 @@
+import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.datasets._common import (
@@ -12,7 +11,7 @@ from lirdrec_pyg.datasets._common import (
     is_anonymous,
     make_folder,
     read_features,
-    read_npy,
+    read_mask,
     save,
 )
 from lirdrec_pyg.datasets.interaction_table import InteractionTable
@@ -27,7 +26,8 @@ class MicroLens(CachedDataset):
 
     * ``<name>_pairs.csv`` (``user,item,timestamp``, or ``userID,videoID,timestamp``) or ``<name>_pairs.tsv`` (a user, a
       tab, and its videos in chronological order, separated by spaces: their positions are the times);
-    * ``<name>_titles.csv``: ``item,title``, with or without that header. Videos without a title have an empty one;
+    * ``<name>_titles.csv``: ``item,title``, with or without that header; titles with a comma are quoted. Videos without
+      a title have an empty one;
     * optionally ``<name>_covers/<item>.jpg``, whose paths become ``data['item'].image``.
 
     The files carry no features: compute them (:mod:`lirdrec_pyg.features`) of ``data['item'].title`` and
@@ -74,8 +74,11 @@ class MicroLens(CachedDataset):
             if not path.is_file():
                 raise FileNotFoundError(f"no '{path}': '{root}' needs to hold '{name}_pairs.tsv' (or .csv) and "
                                         f"'{name}_titles.csv'")  # fmt: skip
+        covers = self.folder / f'{name}_covers'
+        self.covers = sorted(covers.iterdir()) if covers.is_dir() else None
+        images = None if self.covers is None else [path.name for path in self.covers]
         cache = self.folder / 'processed' if cache_dir is None else Path(cache_dir).expanduser() / name
-        self._processed_dir = cache / cache_key(self.files, name, list(self.features), k_core, pre_transform)
+        self._processed_dir = cache / cache_key(self.files, name, list(self.features), k_core, images, pre_transform)
         make_folder(self._processed_dir)
         super().__init__(str(root), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
         self.load(self.processed_paths[0])
@@ -98,9 +101,7 @@ class MicroLens(CachedDataset):
 
     def process(self) -> None:
         interactions = _read_pairs(self.pairs)
-        titles = pd.read_csv(self.titles, header=None, names=['item', 'title'], dtype=str, keep_default_na=False)
-        if len(titles) and titles['item'].iloc[0].lower() in ('item', 'videoid', 'item_id'):
-            titles = titles.iloc[1:]
+        titles = _read_titles(self.titles)
         untitled = set(interactions['item']) - set(titles['item'])
         if untitled:
             more = pd.DataFrame({'item': sorted(untitled), 'title': ''})
@@ -108,20 +109,35 @@ class MicroLens(CachedDataset):
         table = InteractionTable(interactions, titles, time='time', text='title', k_core=self.k_core)
         features = {}
         for modality, path in self.features.items():
-            has = None
-            if modality in self.masks:
-                has = torch.from_numpy(np.array(read_npy(self.masks[modality])))
+            has = read_mask(self.masks[modality], len(table.item_ids)) if modality in self.masks else None
             x = read_features(path, modality, has)
             features[modality] = x if has is None else (x, has)
         data = table.to_hetero_data(features) if features else table.data
-        covers = self.folder / f'{self.name}_covers'
-        if covers.is_dir():
-            found = {path.stem: str(path) for path in sorted(covers.iterdir())}
+        if self.covers is not None:
+            found = {path.stem: str(path) for path in self.covers}
             data[ITEM].image = [found.get(raw) for raw in table.item_ids]
         save(self, data)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.name})'
+
+
+def _read_titles(path: Path) -> pd.DataFrame:
+    rows: list[list[str]] = []
+    with path.open(encoding='utf-8-sig', newline='') as file:
+        reader = csv.reader(file, strict=True)
+        try:
+            for row in reader:
+                if len(row) > 2:
+                    raise ValueError(f"line {reader.line_num} of '{path}' needs 2 fields: item, title, the latter in "
+                                     f'quotes if it has a comma (got {len(row)}: {row[:3]})')  # fmt: skip
+                if row:
+                    rows.append([row[0], *(row[1:] or [''])])
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num} of '{path}' needs to be valid CSV ({error})") from error
+    if rows and rows[0][0].lower() in ('item', 'videoid', 'item_id'):
+        rows = rows[1:]
+    return pd.DataFrame(rows, columns=['item', 'title'], dtype=str)
 
 
 def _read_pairs(path: Path) -> pd.DataFrame:
@@ -130,7 +146,8 @@ def _read_pairs(path: Path) -> pd.DataFrame:
         if frame.shape[1] != 3:
             raise ValueError(f"'{path}' needs 3 columns: user, item, timestamp (got {frame.shape[1]})")
         frame = frame.set_axis(['user', 'item', 'time'], axis=1)
-        return frame.iloc[1:] if not frame['time'].iloc[0].isdigit() else frame
+        has_header = pd.isna(pd.to_numeric(frame['time'].iloc[:1], errors='coerce')).all()
+        return frame.iloc[1:] if has_header else frame
     users: list[str] = []
     items: list[str] = []
     times: list[int] = []

@@ -14,6 +14,7 @@ from lirdrec_pyg.datasets._common import (
     numbers,
     read_features,
     read_ids,
+    read_mask,
     read_npy,
     read_table,
     save,
@@ -134,11 +135,7 @@ class MMRecDataset(CachedDataset):
         for name in self.modalities:
             mask, has = self.folder / f'{name}_mask.npy', None
             if mask.is_file():
-                array = read_npy(mask)
-                if array.dtype != np.bool_ or array.shape != (data[ITEM].num_nodes,):
-                    raise ValueError(f"'{mask}' needs to be bool of shape ({data[ITEM].num_nodes},) (got {array.dtype} "
-                                     f'of shape {array.shape})')  # fmt: skip
-                has = torch.from_numpy(np.array(array))
+                has = read_mask(mask, data[ITEM].num_nodes)
                 data[ITEM][f'has_{name}'] = has
             data[ITEM][f'x_{name}'] = read_features(self.folder / f'{name}_feat.npy', name, has)
         self._check_published(data)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
@@ -15,7 +16,8 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
     r"""Writes data as a folder ``<root>/<name>`` in the format of the MMRec framework, which
     :class:`~lirdrec_pyg.datasets.MMRecDataset` loads as the same graph and features: ``<name>.inter``,
     ``<modality>_feat.npy`` and, where items lack it, ``<modality>_mask.npy`` for each modality, ``users.tsv`` and
-    ``items.tsv`` with the raw ids. The latter also has titles, texts and image URLs, where known, each on one line.
+    ``items.tsv`` with the raw ids as strings (the numbers from 0 where there are none). The latter also has titles,
+    texts and image URLs, where known, each on one line.
 
     Data without features can be written, too: put ``<modality>_feat.npy``, made of the texts or images in the order of
     ``items.tsv``, into the folder.
@@ -67,12 +69,17 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
 
 def _write_nodes(path: Path, data: HeteroData, node_type: str, keys: list[str]) -> None:
     store = data[node_type]
-    columns = {f'{node_type}ID': [str(i) for i in range(store.num_nodes)]}
+    ids = [str(i) for i in range(store.num_nodes)]
+    raw = store.get('raw_id', ids)
+    texts = {key: store[key] for key in keys if key in store}
+    raw = raw.tolist() if isinstance(raw, Tensor | np.ndarray) else raw
+    texts['raw_id'] = [None if value is None else str(value) for value in raw]  # None is refused below
+    columns = {f'{node_type}ID': ids}
     for key in keys:
-        if key in store:
-            columns[key] = [' '.join((value or '').split()) for value in store[key]]
-    if 'raw_id' in columns and columns['raw_id'] != list(store.raw_id):
-        raise ValueError(f"'raw_id' of '{node_type}' needs to be without tabs, line breaks and repeated spaces")
+        if key in texts:
+            columns[key] = [' '.join((value or '').split()) for value in texts[key]]
+    if columns['raw_id'] != texts['raw_id']:
+        raise ValueError(f"'raw_id' of '{node_type}' needs to be without None, tabs, line breaks and repeated spaces")
     with path.open('w', encoding='utf-8', newline='\n') as file:
         for row in ([*columns], *zip(*columns.values(), strict=True)):
             file.write('\t'.join(row) + '\n')

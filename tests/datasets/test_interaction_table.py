@@ -155,3 +155,34 @@ def test_a_shop_in_a_few_lines():
     fit(model, train, val, epochs=2, monitor='recall@5', progress=False)
     frame = recommend(model.encode(train), train, ['u3'], k=5)
     assert set(frame['item']) <= set(table.item_ids)
+
+
+@pytest.mark.parametrize(
+    ('column', 'text'),
+    [
+        (pd.Series(['a', None], dtype='category'), 'a'),
+        (pd.Series([7, None], dtype='Int64'), '7'),
+        (pd.Series([True, None], dtype='boolean'), 'True'),
+        (pd.Series(pd.to_datetime(['2024-01-02', None])), '2024-01-02 00:00:00'),
+        (pd.Series([1.5, None]), '1.5'),
+    ],
+    ids=lambda value: str(getattr(value, 'dtype', '')),
+)
+def test_texts_of_any_type_may_be_missing(column, text):
+    orders = pd.DataFrame({'user': ['ann', 'bob'], 'item': ['x', 'y']})
+    table = InteractionTable(orders, pd.DataFrame({'item': ['x', 'y'], 'name': column}), text='name')
+    assert table.texts == table.data[ITEM].title == [text, '']
+
+
+@pytest.mark.parametrize('dtype', ['uint32', 'int16', 'bool', 'Int64', 'uint64'])
+def test_times_of_integers_are_int64(dtype):
+    orders = pd.DataFrame({'user': [1, 1], 'item': ['x', 'y'], 'time': pd.Series([1, 0], dtype=dtype)})
+    table = InteractionTable(orders, pd.DataFrame({'item': ['x', 'y']}), time='time')
+    assert table.data[INTERACTS].time.dtype == torch.int64
+    assert pairs(table.data) == [('1', 'y'), ('1', 'x')]
+
+
+def test_refuses_times_beyond_int64():
+    orders = pd.DataFrame({'user': [1, 1], 'item': ['x', 'y'], 'time': [5, 2**63]})
+    with pytest.raises(ValueError, match=rf"'time' needs to be below 2\*\*63 \(got .*{2**63}.* in row 1\)"):
+        InteractionTable(orders, pd.DataFrame({'item': ['x', 'y']}), time='time')

@@ -50,3 +50,45 @@ def test_refuses_bad_files(tmp_path):
     (tmp_path / 'toy_pairs.tsv').write_text('1\t10 2 3\n7 3 2\n')
     with pytest.raises(ValueError, match="line 2 of .* needs to be a user, a tab and its items \\(got '7 3 2'\\)"):
         MicroLens(str(tmp_path), 'toy')
+
+
+@pytest.mark.parametrize('time', ['5.5', '-1', '1e9'])
+def test_pairs_without_a_header_keep_their_first_row(tmp_path, time):
+    write(tmp_path)
+    (tmp_path / 'toy_pairs.csv').write_text(f'1,10,{time}\n1,2,2e9\n')
+    data = MicroLens(str(tmp_path), 'toy')[0]
+    assert data[INTERACTS].time.tolist() == [float(time), 2e9]
+
+
+def test_titles_with_commas_need_quotes(tmp_path):
+    write(tmp_path)
+    path = tmp_path / 'toy_titles.csv'
+    path.write_text('10,"ten, or ""10"""\n\n2\n3,"of two\nlines"\n')
+    assert MicroLens(str(tmp_path), 'toy')[0][ITEM].title == ['', 'of two\nlines', 'ten, or "10"']
+    for text, line in [('10,hello, world\n2,y\n', 1), ('item,title\n10,"a\nb"\n2,hello, world\n', 4)]:
+        path.write_text(text)
+        message = rf"line {line} of '.*toy_titles.csv' needs 2 fields: item, title, .* \(got 3: \['\d+', 'hello',"
+        with pytest.raises(ValueError, match=message):
+            MicroLens(str(tmp_path), 'toy')
+    path.write_text('10,ten\n2,"two\n')
+    with pytest.raises(ValueError, match=r"line 2 of '.*titles.csv' needs to be valid CSV \(unexpected end of data"):
+        MicroLens(str(tmp_path), 'toy')
+
+
+@pytest.mark.parametrize('mask', [np.ones(4, dtype=np.int64), np.ones(4, dtype=np.uint8), np.ones(3, dtype=bool)])
+def test_refuses_masks_that_are_not_bool_of_each_item(tmp_path, mask):
+    write(tmp_path)
+    np.save(tmp_path / 'image_feat.npy', np.ones((4, 3)))
+    np.save(tmp_path / 'image_mask.npy', mask)
+    with pytest.raises(ValueError, match=rf"image_mask.npy' needs to be bool of shape \(4,\) \(got {mask.dtype} of"):
+        MicroLens(str(tmp_path), 'toy', features={'image': str(tmp_path / 'image_feat.npy')})
+
+
+def test_covers_that_come_later_are_seen(tmp_path):
+    write(tmp_path)
+    assert 'image' not in MicroLens(str(tmp_path), 'toy')[0][ITEM]
+    (tmp_path / 'toy_covers').mkdir()
+    for name in ('10', '2'):
+        path = tmp_path / 'toy_covers' / f'{name}.jpg'
+        path.write_bytes(b'')
+        assert str(path) in MicroLens(str(tmp_path), 'toy')[0][ITEM].image

@@ -196,6 +196,7 @@ def test_mmrec_missing_files(tmp_path):
         ([LINES[0] + '\t9', *LINES[1:]], r"line 2 of '.*' needs 5 tab-separated fields \(got 6"),
         ([*LINES[:2], '', *LINES[2:]], r'line 4 of .* needs 5 tab-separated fields \(got 1'),
         ([*LINES, '1\tx7\t5\t1\t0'], r"line 7 of '.*': 'itemID' needs to be an integer \(got 'x7' in '1\\tx7"),
+        ([*LINES, '1\t1e30\t5\t1\t0'], r"line 7 of '.*': 'itemID' needs to be an integer \(got '1e30'"),
         ([*LINES, '1.5\t0\t5\t1\t0'], r"line 7 of '.*': 'userID' needs to be an integer \(got '1.5'"),
         ([*LINES, '1\t0\t5\tnan\t0'], r"line 7 of '.*': 'timestamp' needs to be a number \(got 'nan'"),
         ([*LINES, '1\t0\t\t1\t0'], r"line 7 of '.*': 'rating' needs to be a number \(got ''"),

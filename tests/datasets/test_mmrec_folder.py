@@ -106,10 +106,31 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match=rf'got none of 2 users, first: user {size}\)'):
         save_mmrec(odd, root, 'fake')
     odd = data.clone()
-    odd['item'].raw_id = ['a\tb'] * data['item'].num_nodes
-    with pytest.raises(ValueError, match="'raw_id' of 'item' needs to be without tabs"):
-        save_mmrec(odd, root, 'fake')
+    for raw_id in ('a\tb', None):
+        odd['item'].raw_id = [raw_id] * data['item'].num_nodes
+        with pytest.raises(ValueError, match="'raw_id' of 'item' needs to be without None, tabs"):
+            save_mmrec(odd, root, 'fake')
     assert list(tmp_path.iterdir()) == []
     save_mmrec(data, root, 'fake')
     with pytest.raises(FileExistsError, match=r"fake' is there already: remove it"):
         save_mmrec(data, root, 'fake')
+
+
+def test_round_trip_of_large_times(tmp_path):
+    data = FakeMultimodal(seed=0)[0]
+    data[INTERACTS].time = 2**53 + torch.arange(data[INTERACTS].edge_index.size(1))
+    save_mmrec(data, str(tmp_path), 'fake')
+    check_same(data, MMRecDataset(str(tmp_path), 'fake')[0], {INTERACTS: ['edge_index', 'time']})
+
+
+@pytest.mark.parametrize('raw_id', [None, list, torch.tensor, np.array])
+def test_round_trip_of_raw_ids_that_are_none_or_no_strings(tmp_path, raw_id):
+    data = FakeMultimodal(seed=0)[0]
+    expected = [str(i) for i in range(data['item'].num_nodes)]
+    if raw_id is None:
+        del data['item'].raw_id
+        data['item'].image_url = [f'http://images/{i}.jpg' for i in expected]
+    else:
+        data['item'].raw_id = raw_id([int(i) for i in expected])
+    save_mmrec(data, str(tmp_path), 'fake')
+    assert MMRecDataset(str(tmp_path), 'fake')[0]['item'].raw_id == expected
