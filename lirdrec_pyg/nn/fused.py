@@ -30,8 +30,7 @@ def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        out = linear(x, weight.to(x.dtype), bias.to(x.dtype))
-        F.leaky_relu(out, SLOPE, inplace=True)
+        out = linear(x, weight.to(x.dtype), bias.to(x.dtype), slope=SLOPE)
         ctx.save_for_backward(x, out)
         ctx.dtype = weight.dtype
         return out
@@ -56,19 +55,22 @@ def has_half_products() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> Tensor:
     r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by the faster library on CPU: oneDNN
-    where there is AVX-512, else torch's default.
+    where there is AVX-512, else torch's default. What is negative is multiplied by :obj:`slope`.
 
     Where the CPU has no products in bfloat16, such inputs are taken to single precision, some rows at a time.
     """
-    if x.device.type != 'cpu' or not torch.backends.mkldnn.is_available():
-        return F.linear(x, weight, bias)
-    if x.dtype == torch.bfloat16 and not has_half_products():
-        return _linear_by_rows(x, weight, bias)
-    if x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and torch.backends.cpu.get_cpu_capability() == 'AVX512'):
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, 'none', [], '')
-    return F.linear(x, weight, bias)
+    onednn = x.device.type == 'cpu' and torch.backends.mkldnn.is_available()
+    half, wide = x.dtype == torch.bfloat16, torch.backends.cpu.get_cpu_capability() == 'AVX512'
+    if onednn and half and not has_half_products():
+        out = _linear_by_rows(x, weight, bias)
+    elif onednn and (half or (wide and x.dtype == torch.float32)):
+        after = ('none', []) if slope == 1 else ('leaky_relu', [slope])
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after, '')
+    else:
+        out = F.linear(x, weight, bias)
+    return out if slope == 1 else F.leaky_relu_(out, slope)
 
 
 def _linear_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int = 1024) -> Tensor:

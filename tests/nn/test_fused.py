@@ -47,6 +47,19 @@ def test_linear_without_half_products(sizes, monkeypatch):
         assert torch.allclose(out.float(), expected, rtol=2**-7, atol=2**-5)
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('half_products', [True, False])
+def test_linear_then_leaky_relu(dtype, half_products, monkeypatch):
+    if not half_products:
+        monkeypatch.setattr(fused, 'has_half_products', lambda: False)
+    x, weight, bias = (torch.randn(*shape).to(dtype) for shape in [(300, 24), (32, 24), (32,)])
+    out = fused.linear(x, weight, bias, slope=0.01)
+    assert out.dtype == dtype
+    expected = F.leaky_relu(F.linear(x.double(), weight.double(), bias.double()), 0.01)
+    assert (expected < 0).any()
+    assert torch.allclose(out.double(), expected, rtol=2**-7, atol=2**-4 if dtype == torch.bfloat16 else 1e-5)
+
+
 def test_normalize():
     x = torch.randn(12, 3, 8)
     x[4, 1] = 0
