@@ -33,8 +33,9 @@ def softmax_loss(
     item: Tensor,
     target: Tensor,
     temperature: float = 0.2,
-    max_elements: int = 2**21,
+    max_elements: int | None = None,
     index: Tensor | None = None,
+    candidates: Tensor | None = None,
 ) -> Tensor:
     r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_,
@@ -54,22 +55,35 @@ def softmax_loss(
         target (torch.Tensor): The row of each positive in ``item``.
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
         max_elements (int, optional): The number of scores in memory at once. (default: 8 MiB of them, few enough to
-            stay in a cache)
+            stay in a cache, on CPU; 512 MiB, enough to keep it busy, on a GPU)
         index (torch.Tensor, optional): The row of the user of each positive in ``user``. (default: their order)
+        candidates (torch.Tensor, optional): Which rows of ``item`` are candidates, a bool mask; positives need to be.
+            A selection of them beforehand takes less time, but waits for the device where its size is not known.
+            (default: all)
 
     Shapes:
         - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
         - **item:** :math:`(N, D)`
         - **target**, **index:** :math:`(B)`
+        - **candidates:** :math:`(N)`
         - **output:** a scalar
     """
-    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index)
+    if max_elements is None:
+        max_elements = 2**21 if user.device.type == 'cpu' else 2**27
+    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index, candidates)
 
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, user: Tensor, item: Tensor, target: Tensor, temperature: float, block: int, index: Tensor | None
+        ctx: Any,
+        user: Tensor,
+        item: Tensor,
+        target: Tensor,
+        temperature: float,
+        block: int,
+        index: Tensor | None,
+        candidates: Tensor | None,
     ) -> Tensor:
         grads = any(ctx.needs_input_grad)
         own = user if index is None else user.index_select(0, index)
@@ -79,6 +93,8 @@ class _Softmax(torch.autograd.Function):
         total = -(own * positive).sum(dtype=torch.float64) / temperature
         for u, grad, n in zip(user.split(block), grad_user.split(block), count.view(-1, 1).split(block), strict=True):
             score = (u / temperature) @ item.t()
+            if candidates is not None:
+                score.masked_fill_(~candidates, float('-inf'))
             top = score.amax(dim=1, keepdim=True)
             mass = score.sub_(top).exp_().sum(dim=1, keepdim=True)  # of which the scores are now shares
             total += (n * (mass.log() + top)).sum(dtype=torch.float64)
@@ -100,4 +116,4 @@ class _Softmax(torch.autograd.Function):
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_user, grad_item = ctx.saved_tensors
-        return grad_user * grad, grad_item * grad, None, None, None, None
+        return grad_user * grad, grad_item * grad, None, None, None, None, None

@@ -47,3 +47,19 @@ def test_softmax_loss_scores_a_user_once(max_elements):
     assert torch.allclose(out, expected)
     for grad, other in zip(torch.autograd.grad(out * 3, [user, item]), grads, strict=True):
         assert torch.allclose(grad, other)
+
+
+@pytest.mark.parametrize('max_elements', [1, 64, None])
+def test_softmax_loss_among_candidates(max_elements):
+    user, item = torch.randn(7, 4, dtype=torch.double), torch.randn(23, 4, dtype=torch.double)
+    candidates = torch.rand(23) < 0.6
+    rows = candidates.nonzero().view(-1)
+    target = torch.randint(rows.numel(), (7,))
+    user.requires_grad_()
+    item.requires_grad_()
+    expected = F.cross_entropy(user @ item[rows].t() / 0.3, target)
+    grads = torch.autograd.grad(expected, [user, item])
+    out = softmax_loss(user, item, rows[target], 0.3, max_elements, candidates=candidates)
+    assert torch.allclose(out, expected)
+    for grad, other in zip(torch.autograd.grad(out, [user, item]), grads, strict=True):
+        assert torch.allclose(grad, other)

@@ -5,6 +5,7 @@ loop, and a ranking whose hits are tested row by row. The mathematics are those 
 import math
 import random
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,11 @@ class Straightforward(nn.Module):
         self.item_adj = torch.sparse_coo_tensor(store.edge_index.flip(0), store.edge_weight, (self.num_items,) * 2)
         self.last_weight: Tensor | None = None
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # what .to(device) calls
+        self.inputs = [fn(x) for x in self.inputs]
+        self.adj, self.item_adj = fn(self.adj), fn(self.item_adj)
+        return super()._apply(fn, recurse)
+
     def forward(self) -> tuple[Tensor, Tensor]:
         views = []
         for table, lin1, lin2, x in zip(self.tables, self.lin1, self.lin2, self.inputs, strict=True):
@@ -88,8 +94,16 @@ class Straightforward(nn.Module):
 class Trainer:
     r"""Trains and validates it, an epoch at a time."""
 
-    def __init__(self, model: LIRDRec, train: HeteroData, val: HeteroData, lr: float = 1e-4, batch: int = 2048) -> None:
-        self.model = Straightforward(model, train)
+    def __init__(
+        self,
+        model: LIRDRec,
+        train: HeteroData,
+        val: HeteroData,
+        lr: float = 1e-4,
+        batch: int = 2048,
+        device: str = 'cpu',
+    ) -> None:
+        self.model, self.device = Straightforward(model, train).to(device), device
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
         self.batch = batch
         user, item = train[INTERACTS].edge_index.tolist()
@@ -121,7 +135,7 @@ class Trainer:
         losses = []
         for user, pos, neg in self.triplets() if batches is None else batches:
             self.optimizer.zero_grad()
-            loss = self.model.loss(user, pos, neg)
+            loss = self.model.loss(*(index.to(self.device) for index in (user, pos, neg)))
             loss.backward()
             self.optimizer.step()
             losses.append(loss.item())
@@ -139,7 +153,7 @@ class Trainer:
             rows = [row for row, user in enumerate(block) for _ in self.history.get(user, ())]
             columns = [item for user in block for item in self.history.get(user, ())]
             scores[rows, columns] = -1e10
-            tops.append(scores.topk(50, dim=1).indices.numpy())
+            tops.append(scores.topk(50, dim=1).indices.cpu().numpy())
         top = np.concatenate(tops)
         hits = [[item in self.truth[user] for item in row] for user, row in zip(users, top, strict=True)]
         recall = [sum(row[:k]) / len(self.truth[user]) for user, row in zip(users, hits, strict=True)]

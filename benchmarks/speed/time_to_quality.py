@@ -31,9 +31,11 @@ HALF = {'precision': 'bf16'}
 Curve = list[tuple[float, float]]  # seconds so far, recall
 
 
-def straightforward(train: HeteroData, val: HeteroData, seed: int, epochs: int, patience: int = 20) -> Curve:
+def straightforward(
+    train: HeteroData, val: HeteroData, seed: int, epochs: int, patience: int = 20, device: str = 'cpu'
+) -> Curve:
     r"""Trains the straightforward implementation until it stops."""
-    trainer = Trainer(LIRDRec.from_data(train, seed=seed), train, val)
+    trainer = Trainer(LIRDRec.from_data(train, seed=seed), train, val, device=device)
     trainer.random.seed(seed)
     curve: Curve = []
     seconds, best, best_epoch = 0.0, -1.0, 0
@@ -84,7 +86,7 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=1000, help='at most')
     parser.add_argument('--only', nargs='+', help='beside the straightforward one, those whose names start with these')
     parser.add_argument('--components', type=int, default=128, help='of the compressed one (default: %(default)s)')
-    parser.add_argument('--device', default='cpu', help='of ours (default: %(default)s)')
+    parser.add_argument('--device', default='cpu', help='default: %(default)s')
     parser.add_argument('--quick', action='store_true', help='a small generated dataset; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
     parser.add_argument('--plot', type=Path, help='draw the curves, as PNG')
@@ -111,7 +113,7 @@ def main() -> None:
     out, curves = [], {}
     for seed in args.seeds[: 1 if args.quick else None]:
         runs = {
-            'straightforward': lambda seed=seed: straightforward(paper, val, seed, epochs),
+            'straightforward': lambda seed=seed: straightforward(paper, val, seed, epochs, device=args.device),
             'LIRDRec, fp32': lambda seed=seed: ours(ours_paper, val, seed, epochs, {}),
             'LIRDRec, bf16': lambda seed=seed: ours(ours_paper, val, seed, epochs, HALF),
             'LIRDRec, bf16, lr 1e-3': lambda seed=seed: ours(ours_paper, val, seed, epochs, {**HALF, 'lr': 1e-3}),

@@ -198,7 +198,7 @@ def main() -> None:
     baseline = None
     if 'straightforward' in names:
         graph = InteractionGraph()(train)
-        baseline = Trainer(LIRDRec.from_data(graph, seed=0), graph, val)
+        baseline = Trainer(LIRDRec.from_data(graph, seed=0), graph, val, device=args.device)
     for repeat in range(1 + args.repeats):
         for name in names:
             if name == 'straightforward':

@@ -114,6 +114,7 @@ def normalized(x: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
 
 def normalized_backward_(grad: Tensor, out: Tensor, norm: Tensor, block: int = 2048) -> Tensor:
     r"""Turns the gradient of :func:`normalized` into that of its input, in place, by blocks that stay in the cache."""
+    block = block if grad.device.type == 'cpu' else max(1, grad.size(0))
     for g, o, n in zip(grad.split(block), out.split(block), norm.split(block), strict=True):
         dot = (g * o).sum(dim=-1, keepdim=True)
         g.addcmul_(o, dot, value=-1).div_(n)

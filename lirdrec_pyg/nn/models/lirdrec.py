@@ -283,8 +283,8 @@ class LIRDRec(Recommender):
         item = self.encode_items(xs, spectrum, masks)
         views, z_item = self.propagate(item, to_item, to_user, similar, similar_t, user_id)
         index = None
-        if self.objective == 'softmax' and self.history is None:  # each user is scored once, whatever its positives
-            user, index = user.unique(return_inverse=True)
+        if self.objective == 'softmax' and self.history is None and user.device.type == 'cpu':
+            user, index = user.unique(return_inverse=True)  # each is scored once, whatever its positives
         u, reg_user = rows_and_mean_square(views, user, self.pwc.weight(views, user_id))
         if self.history is not None:
             u = self.history(u, z_item, self._history_before(data, user, pos))
@@ -294,26 +294,28 @@ class LIRDRec(Recommender):
             i, j = rows.chunk(2)
             loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         else:
-            items, target = self._candidates(data, pos)
+            items, target, mask = self._candidates(data, pos)
             i, reg_item = rows_and_mean_square(z_item, items)
-            loss = softmax_loss(normalize(u), normalize(i), target, self.temperature, index=index)
+            loss = softmax_loss(normalize(u), normalize(i), target, self.temperature, index=index, candidates=mask)
         return loss + self.reg_weight * (reg_user + reg_item)
 
-    def _candidates(self, data: HeteroData, pos: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Returns the items of the softmax, and where among them the positives are."""
+    def _candidates(self, data: HeteroData, pos: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        r"""Returns the items of the softmax, where among them the positives are, and which of them take part."""
         if self.num_negatives == 'batch':
-            return pos.unique(return_inverse=True)  # type: ignore[no-any-return]
+            return *pos.unique(return_inverse=True), None
         if 'n_id' in data[USER]:
             raise ValueError(f"'num_negatives' needs to be 'batch' on a sampled sub-graph (got {self.num_negatives})")
         seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=pos.device)
         seen[data[INTERACTS].edge_index[1]] = True
         seen[pos] = True
+        if self.num_negatives is None and pos.device.type != 'cpu':  # all in place, without waiting for their number
+            return torch.arange(seen.numel(), device=pos.device), pos, seen
         items = seen.nonzero().view(-1)
         if self.num_negatives is None:
-            return items, (seen.cumsum(0) - 1)[pos]
+            return items, (seen.cumsum(0) - 1)[pos], None
         drawn = items[torch.randint(items.numel(), (self.num_negatives,), device=pos.device)]
         items, target = pos.unique(return_inverse=True)
-        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target
+        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 
     @property
     def fit_defaults(self) -> dict[str, float]:

@@ -1,0 +1,122 @@
+r"""What runs on a GPU agrees with the CPU, and a training step does not wait for the device."""
+
+from copy import copy
+
+import pytest
+import torch
+
+from lirdrec_pyg import evaluate, fit, load_model
+from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, LightGCN, LIRDRec, SoftmaxLIRDRec
+from lirdrec_pyg.transforms import InteractionGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+
+MODELS = {
+    'LIRDRec': (LIRDRec, {}),
+    'LIRDRec-ema': (LIRDRec, {'pwc': 'ema'}),
+    'LIRDRec-softmax': (LIRDRec, {'loss': 'softmax'}),
+    'LIRDRec-batch': (LIRDRec, {'loss': 'softmax', 'num_negatives': 'batch'}),
+    'LIRDRec-history': (LIRDRec, {'loss': 'softmax', 'history': 4}),
+    'SoftmaxLIRDRec': (SoftmaxLIRDRec, {'dropout': 0.0}),
+    'LightGCN': (LightGCN, {}),
+    'BPRMF': (BPRMF, {}),
+    'VBPR': (VBPR, {'bias': True}),
+    'FREEDOM': (FREEDOM, {'dropout': 0.0}),
+    'BM3': (BM3, {'dropout': 0.0}),
+    'MGCN': (MGCN, {}),
+}
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
+
+
+def prepared(name, views, layout='csr'):
+    cls, kwargs = MODELS[name]
+    train = InteractionGraph(layout)(views[0])
+    return cls.from_data(train, seed=0, hidden_channels=16, **kwargs), train
+
+
+def triplets(train):
+    user, pos = train[INTERACTS].edge_index[:, :64]
+    return user, pos, (pos + 1) % train[ITEM].num_nodes
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('name', MODELS)
+def test_loss_and_gradients_agree(name, layout, views):
+    model, train = prepared(name, views, layout)
+    found = {}
+    for device in ('cpu', 'cuda'):
+        model, graph = model.to(device), copy(train).to(device)
+        model.zero_grad()
+        model.train()
+        torch.manual_seed(0)
+        loss = model.loss(graph, *(index.to(device) for index in triplets(train)))
+        loss.backward()
+        found[device] = {key: param.grad.cpu() for key, param in model.named_parameters() if param.grad is not None}
+        found[device] |= {'loss': loss.detach().cpu()}
+        model.eval()
+        with torch.no_grad():
+            found[device] |= {key: z.cpu() for key, z in model.encode(graph)._asdict().items()}
+    assert found['cuda'].keys() == found['cpu'].keys()
+    for key, value in found['cuda'].items():
+        torch.testing.assert_close(value, found['cpu'][key], rtol=1e-3, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+@pytest.mark.parametrize('name', ['LIRDRec', 'SoftmaxLIRDRec'])
+def test_training_agrees(name, precision, views):
+    history = {}
+    for device in ('cpu', 'cuda'):
+        model, train = prepared(name, views)
+        result = fit(
+            model.to(device), train.to(device), views[1], epochs=5, batch_size=64, precision=precision, progress=False
+        )
+        history[device] = [row['loss'] for row in result.history]
+    assert history['cuda'] == pytest.approx(history['cpu'], rel=1e-3 if precision == 'fp32' else 3e-2)
+
+
+def test_metrics_agree(views):
+    model, train = prepared('LIRDRec', views)
+    embeddings = model.encode(train)
+    expected = evaluate(embeddings, views[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr'])
+    found = evaluate(
+        type(embeddings)(*(z.cuda() for z in embeddings)), views[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr']
+    )
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize('name', ['LIRDRec', 'LIRDRec-softmax', 'SoftmaxLIRDRec', 'LightGCN', 'VBPR'])
+def test_a_step_does_not_wait_for_the_device(name, views):
+    model, train = prepared(name, views)
+    model, train = model.cuda().train(), train.cuda()
+    batch = [index.cuda() for index in triplets(train)]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        loss = model.loss(train, *batch)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    first = step()
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        for _ in range(3):
+            last = step()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    assert last < first
+
+
+def test_checkpoints_cross_devices(views, tmp_path):
+    model, train = prepared('LIRDRec', views)
+    kwargs = {'batch_size': 64, 'progress': False, 'checkpoint': tmp_path / 'c.pt'}
+    fit(model.cuda(), copy(train).cuda(), views[1], epochs=2, **kwargs)
+    resumed, _ = prepared('LIRDRec', views)
+    result = fit(resumed.cuda(), copy(train).cuda(), views[1], epochs=4, resume=True, **kwargs)
+    assert [row['epoch'] for row in result.history] == [1, 2, 3, 4]
+    loaded = load_model(LIRDRec, tmp_path / 'c.pt')
+    with torch.no_grad():
+        found, expected = loaded.encode(train), resumed.encode(copy(train).cuda())
+    assert torch.allclose(found.item, expected.item.cpu(), atol=1e-5)
