@@ -52,14 +52,17 @@ def test_loss_and_gradients_agree(name, layout, views):
         torch.manual_seed(0)
         loss = model.loss(graph, *(index.to(device) for index in triplets(train)))
         loss.backward()
-        found[device] = {key: param.grad.cpu() for key, param in model.named_parameters() if param.grad is not None}
-        found[device] |= {'loss': loss.detach().cpu()}
+        grads = {key: param.grad for key, param in model.named_parameters() if param.grad is not None}
+        found[device] = {f'gradient of {key}': grad.cpu().clone() for key, grad in grads.items()}
+        found[device]['loss'] = loss.detach().cpu()
         model.eval()
         with torch.no_grad():
-            found[device] |= {key: z.cpu() for key, z in model.encode(graph)._asdict().items()}
+            found[device] |= {f'embedding of {key}': z.cpu() for key, z in model.encode(graph)._asdict().items()}
     assert found['cuda'].keys() == found['cpu'].keys()
     for key, value in found['cuda'].items():
-        torch.testing.assert_close(value, found['cpu'][key], rtol=1e-3, atol=1e-5, msg=key)
+        torch.testing.assert_close(
+            value, found['cpu'][key], rtol=1e-3, atol=1e-6, msg=lambda text, key=key: f'{key}: {text}'
+        )
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])

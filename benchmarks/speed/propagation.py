@@ -182,10 +182,11 @@ def main() -> None:
                 graph: rows.Row = {'graph': name if not args.quick else 'quick', 'source': source, 'nodes': nodes}
                 graph |= {'nonzeros': nnz, 'width': width, 'layers': num_layers}
                 print(rows.table([graph | row for row in found], SHOWN), flush=True)
-                out += [graph | row | rows.call(args) | rows.environment(args.device) for row in found]
-    if args.rows or not args.quick:
-        for row in out:
-            rows.append(args.rows or RESULTS, row)
+                found = [graph | row | rows.call(args) | rows.environment(args.device) for row in found]
+                out += found
+                if args.rows or not args.quick:
+                    for row in found:
+                        rows.append(args.rows or RESULTS, row)
     if args.profile:
         with torch.profiler.profile() as trace:
             for name, functions in todo.items():

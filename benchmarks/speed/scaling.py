@@ -122,9 +122,8 @@ def main() -> None:
             row = {'varied': varied, **point} | child(point, 2 if args.quick else args.steps, args.device, args.profile)
             out.append(row | rows.call(args) | rows.environment(args.device))
             print(rows.table([row], SHOWN), flush=True)
-    if args.rows or not args.quick:
-        for row in out:
-            rows.append(args.rows or RESULTS, row)
+            if args.rows or not args.quick:
+                rows.append(args.rows or RESULTS, out[-1])
     if args.plot:
         plot(out, args.plot)
 

@@ -306,8 +306,7 @@ class LIRDRec(Recommender):
         if 'n_id' in data[USER]:
             raise ValueError(f"'num_negatives' needs to be 'batch' on a sampled sub-graph (got {self.num_negatives})")
         seen = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool, device=pos.device)
-        seen[data[INTERACTS].edge_index[1]] = True
-        seen[pos] = True
+        seen.index_fill_(0, data[INTERACTS].edge_index[1], True).index_fill_(0, pos, True)
         if self.num_negatives is None and pos.device.type != 'cpu':  # all in place, without waiting for their number
             return torch.arange(seen.numel(), device=pos.device), pos, seen
         items = seen.nonzero().view(-1)
