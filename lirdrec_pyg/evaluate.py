@@ -1,3 +1,4 @@
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -190,7 +191,32 @@ def _ranked(
         row = torch.repeat_interleave(count)
         offset = torch.arange(row.numel(), device=device) - (count.cumsum(0) - count)[row]
         score[row, col[rowptr[user][row] + offset]] = float('-inf')
-        best = score.topk(k, dim=1)
-        if not (best.values < float('inf')).all():  # false for NaN, too
+        value, item = best_of_rows(score, k)
+        if not (value < float('inf')).all():  # false for NaN, too
             raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
-        yield user, best.values, best.indices
+        yield user, value, item
+
+
+def best_of_rows(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    r"""Returns the :obj:`k` best scores of each row, best first, and their columns; ties go to no particular column.
+
+    It is ``topk``, which on CPU takes several times longer on all columns than, first, on the best of each of
+    :math:`m` groups of columns and, then, on the :math:`k` best groups, with :math:`m = \sqrt{kN}` for about as many
+    columns in both.
+
+    Shapes:
+        - **score:** :math:`(B, N)`
+        - **output:** :math:`(B, k)`, twice
+    """
+    num_columns = score.size(1)
+    m = math.isqrt(k * num_columns)
+    if score.device.type != 'cpu' or m <= 2 * k:
+        value, index = score.topk(k, dim=1)
+        return value, index
+    size = num_columns // m
+    grouped, rest = score[:, : size * m].unflatten(1, (size, m)), score[:, size * m :]  # column j is of group j % m
+    group = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices
+    part = grouped.gather(2, group.unsqueeze(1).expand(-1, size, -1)).flatten(1)
+    value, index = torch.cat([part, rest], dim=1).topk(k, dim=1)
+    column = index // k * m + group.gather(1, index % k)
+    return value, torch.where(index < size * k, column, index + size * (m - k))

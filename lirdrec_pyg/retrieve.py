@@ -19,7 +19,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from typing_extensions import Self
 
-from lirdrec_pyg.evaluate import top_k
+from lirdrec_pyg.evaluate import best_of_rows, top_k
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings
 
 FORMAT = 1  # of a saved retriever
@@ -349,7 +349,7 @@ class Retriever:
                 score.masked_fill_(~mask, float('-inf'))
             part, own = _rows_of(ptr, col, rows)
             score[torch.repeat_interleave(part.diff()), own] = float('-inf')
-            yield rows, *score.topk(k, dim=1)
+            yield rows, *best_of_rows(score, k)
 
     def _probe(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
         r"""Ranks what the index finds, rows of like histories together; rows that get too little are scanned."""

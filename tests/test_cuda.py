@@ -57,7 +57,9 @@ def test_loss_and_gradients_agree(name, layout, views):
         found[device]['loss'] = loss.detach().cpu()
         model.eval()
         with torch.no_grad():
-            found[device] |= {f'embedding of {key}': z.cpu() for key, z in model.encode(graph)._asdict().items()}
+            found[device] |= {
+                f'embedding of {key}': z.cpu().clone() for key, z in model.encode(graph)._asdict().items()
+            }
     assert found['cuda'].keys() == found['cpu'].keys()
     for key, value in found['cuda'].items():
         torch.testing.assert_close(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg import Embeddings, evaluate
-from lirdrec_pyg.evaluate import METRICS
+from lirdrec_pyg.evaluate import METRICS, best_of_rows
 from lirdrec_pyg.typing import INTERACTS
 
 
@@ -126,3 +126,23 @@ def _empty(view):
     view = view.clone()
     view[INTERACTS].edge_label_index = view[INTERACTS].edge_label_index[:, :0]
     return view
+
+
+@pytest.mark.parametrize(('num_columns', 'k'), [(7, 7), (30, 1), (101, 3), (1000, 20), (997, 50), (2048, 8)])
+@pytest.mark.parametrize('kind', ['distinct', 'ties', 'few', 'none'])
+def test_best_of_rows_is_topk(num_columns, k, kind):
+    score = torch.randn(33, num_columns)
+    if kind == 'ties':
+        score = score.round()
+    elif kind != 'distinct':
+        score[:, k // 2 if kind == 'few' else 0 :] = float('-inf')
+    value, column = best_of_rows(score, k)
+    assert torch.equal(value, score.topk(k, dim=1).values)
+    assert torch.equal(score.gather(1, column), value)
+    assert all(row.unique().numel() == k for row in column)
+
+
+def test_best_of_rows_finds_nan():
+    score = torch.randn(4, 1000)
+    score[2, 777] = float('nan')
+    assert best_of_rows(score, 5)[0].isnan().any(dim=1).tolist() == [False, False, True, False]

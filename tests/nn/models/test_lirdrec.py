@@ -204,7 +204,8 @@ def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives
     model = LIRDRec.from_data(
         train, seed=0, hidden_channels=8, loss='softmax', num_negatives=num_negatives, reg_weight=0.0
     )
-    items, target = model._candidates(train, pos)
+    items, target, mask = model._candidates(train, pos)
+    assert mask is None
     seen = train[INTERACTS].edge_index[1].unique()
     assert seen.numel() < train['item'].num_nodes
     assert torch.isin(items, seen).all()
