@@ -40,13 +40,14 @@ def environment(device: str = 'cpu') -> Row:
 
 
 def cpu() -> str:
-    r"""Returns the name of the processor and whether it has bfloat16 instructions."""
+    r"""Returns the name of the processor and which bfloat16 instructions it has."""
     try:
         text = Path('/proc/cpuinfo').read_text()
     except OSError:
         return platform.processor() or platform.machine()
     name = next((line.partition(':')[2].strip() for line in text.splitlines() if line.startswith('model name')), '')
-    return f'{name or platform.machine()} ({"with" if "avx512_bf16" in text or "amx_bf16" in text else "no"} bf16)'
+    half = 'bf16 by AMX' if 'amx_bf16' in text else 'with bf16' if 'avx512_bf16' in text else 'no bf16'
+    return f'{name or platform.machine()} ({half})'
 
 
 def call(args: argparse.Namespace, seed: int = 0) -> Row:

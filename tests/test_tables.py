@@ -92,13 +92,15 @@ def test_probabilities_are_corrected_for_their_number(results):
 
 def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, 'RESULTS', tmp_path)
-    columns = ['competitor', 'size', 'epoch_and_validation_s', 'times_faster']
-    rows = [('straightforward', 'baby', 30, 1), ('bf16', 'baby', 10, 3), ('bf16', 'baby', 8, 3.5)]
-    rows += [('bf16', 'baby', 2, None), ('fp32', 'baby', 2, None), ('bf16', 'elec', 99, 1)]
+    columns = ['competitor', 'size', 'epoch_and_validation_s', 'times_faster', 'device']
+    here, there = list(speed.MACHINES)[:2]
+    rows = [('straightforward', 'baby', 30, 1, here), ('bf16', 'baby', 10, 3, here), ('bf16', 'baby', 8, 3.5, here)]
+    rows += [('bf16', 'baby', 2, None, here), ('fp32', 'baby', 2, None, here), ('bf16', 'elec', 99, 1, here)]
+    rows += [('bf16', 'baby', 5, 4, there), ('bf16', 'baby', 7, 7, 'another')]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / 'train_epoch.csv', index=False)
     found = speed.epoch()
-    assert '| straightforward (1) | 30.0 | 1.00 |' in found
-    assert '| bf16 (2) | 9.0 | 3.00 – 3.50 |' in found
+    assert '| straightforward | 30.00 | 1.00 |  |' in found
+    assert '| bf16 | 9.00 | 3.00 – 3.50 | 5.00 | 4.00 |' in found
     assert 'fp32' not in found and 'nan' not in found
 
 

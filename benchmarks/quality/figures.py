@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from benchmarks.markdown import read
 from benchmarks.quality.tables import NAMES
 from benchmarks.speed import knn, propagation, ranking, retrieval, scale, scaling
+from benchmarks.speed.tables import MACHINE
 
 ROOT = Path(__file__).parents[2]
 QUALITY = ROOT / 'benchmarks' / 'quality' / 'results'
@@ -242,7 +243,7 @@ def found(path: Path) -> Path:
 
 def time_to_quality(path: Path) -> None:
     r"""Draws the seconds until validation recall@20 is a share of the straightforward implementation's best."""
-    rows = read(SPEED / 'time_to_quality.csv', dataset='scientific')
+    rows = read(SPEED / 'time_to_quality.csv', dataset='scientific', device=MACHINE)
     names = list(dict.fromkeys(rows['competitor']))[::-1]
     figure, axes = plt.subplots(figsize=(8, 1.4 + 0.45 * len(names)), layout='constrained')
     for number, share in enumerate((90, 95, 100)):
@@ -273,7 +274,7 @@ def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
     r"""Returns what draws the rows of a speed benchmark, as itself does."""
 
     def draw(path: Path) -> None:
-        module.plot(read(SPEED / f'{name}.csv').to_dict('records'), path)
+        module.plot(read(SPEED / f'{name}.csv', device=MACHINE).to_dict('records'), path)
 
     return draw
 

@@ -1,6 +1,9 @@
 r"""Steps of the model with backward passes of their own, which go over the large tensors as few times as possible. Each
 equals what autograd makes of the formula in its docstring."""
 
+import functools
+import platform
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,16 +43,30 @@ class _HiddenLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
-        half = x.dtype == torch.bfloat16
-        if x.device.type == 'cpu' and (x.size(1) > 256 or (half and not has_half_products())):
-            # there the faster product, after a copy it would make anyway; in bfloat16 itself fastest as a product
-            fast = half and has_half_products()
-            grad_t = linear(torch.eye(grad.size(1), dtype=grad.dtype), grad) if fast else grad.t().contiguous()
-            grad_weight = linear(grad_t, x.t())
-        else:
-            grad_weight = grad.t() @ x
+        grad_weight = _transposed_product(grad, x)
         grad_bias = (grad.new_ones(1, grad.size(0)) @ grad).view(-1)  # faster than a sum, and accumulates as precisely
         return None, grad_weight.to(ctx.dtype), grad_bias.to(ctx.dtype)
+
+
+def _transposed_product(grad: Tensor, x: Tensor) -> Tensor:
+    r"""Returns :math:`\mathbf{G}^\top \mathbf{x}`, on CPU by the faster library, after a copy that it would make anyway."""
+    if x.device.type == 'cpu':
+        if x.dtype == torch.bfloat16 and not has_half_products():
+            return linear(grad.t().contiguous(), x.t())
+        if x.dtype == torch.bfloat16 and x.size(1) > 256:  # the copy, too, is fastest as a product
+            return linear(linear(torch.eye(grad.size(1), dtype=grad.dtype), grad), x.t())
+        if x.size(1) > 256 and not is_intel():
+            return linear(grad.t().contiguous(), x.t())
+    return grad.t() @ x
+
+
+@functools.cache
+def is_intel() -> bool:
+    r"""Whether this CPU is of the make that torch's default library for products, MKL, is best on."""
+    try:
+        return 'GenuineIntel' in Path('/proc/cpuinfo').read_text()
+    except OSError:
+        return 'Intel' in platform.processor()
 
 
 def has_half_products() -> bool:

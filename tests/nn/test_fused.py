@@ -25,6 +25,20 @@ def test_hidden_layer(dtype, channels):
     agree(hidden_layer(x, *inputs), F.leaky_relu(x @ weight.t() + bias), [x, *inputs])
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize('width', [30, 300])
+@pytest.mark.parametrize('machine', [(True, True), (True, False), (False, True), (False, False)])
+def test_transposed_product_on_any_cpu(dtype, width, machine, monkeypatch):
+    monkeypatch.setattr(fused, 'is_intel', lambda: machine[0])
+    if not machine[1]:
+        monkeypatch.setattr(fused, 'has_half_products', lambda: False)
+    grad, x = torch.randn(50, 16).to(dtype), torch.randn(50, width).to(dtype)
+    out = fused._transposed_product(grad, x)
+    assert out.dtype == dtype
+    expected = grad.double().t() @ x.double()
+    assert torch.allclose(out.double(), expected, rtol=2**-6, atol=2**-5 if dtype == torch.bfloat16 else 1e-4)
+
+
 def test_hidden_layer_in_bfloat16_keeps_single_precision_gradients():
     x, weight, bias = torch.randn(40, 30), torch.randn(16, 30, requires_grad=True), torch.randn(16, requires_grad=True)
     out = hidden_layer(x.bfloat16(), weight, bias)
