@@ -49,7 +49,7 @@ class _HiddenLayer(torch.autograd.Function):
 
 
 def _transposed_product(grad: Tensor, x: Tensor) -> Tensor:
-    r"""Returns :math:`\mathbf{G}^\top \mathbf{x}`, on CPU by the faster library, after a copy that it would make anyway."""
+    r"""Returns :math:`\mathbf{G}^\top \mathbf{x}`, on CPU by the faster library, after a copy it would make anyway."""
     if x.device.type == 'cpu':
         if x.dtype == torch.bfloat16 and not has_half_products():
             return linear(grad.t().contiguous(), x.t())
