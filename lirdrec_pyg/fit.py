@@ -109,8 +109,9 @@ def fit(
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
         precision (str, optional): ``'bf16'`` keeps a copy of the features in bfloat16 and takes the products with them
-            in it, the bulk of the work; all weights, the propagation and the loss stay in single precision. It pays
-            where the processor has bfloat16 instructions. (default: ``'fp32'``)
+            in it, the bulk of the work, and on CPU gathers neighbours in it; all weights, sums over neighbours and the
+            loss stay in single precision. It pays most where the processor has bfloat16 instructions.
+            (default: ``'fp32'``)
         optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``;
             ``lr`` then has no effect. (default: fused Adam at ``lr``)
         loader (Loader, optional): Gives the batches and encodes for validation, *e.g.*,
@@ -160,7 +161,7 @@ def fit(
     device = params[0].device
     half = precision == 'bf16'
     if loader is None:
-        train = _half_features(train) if half else train
+        train = _half(train) if half else train
         sampler: Any = BPRSampler(
             train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
         )
@@ -173,7 +174,7 @@ def fit(
                 yield train, *(index.to(device, non_blocking=True) for index in batch)
             else:
                 graph, *triplets = batch
-                graph = (_half_features(graph) if half else graph).to(device)
+                graph = (_half(graph) if half else graph).to(device)
                 yield graph, *(index.to(device, non_blocking=True) for index in triplets)
 
     if optimizer is None:
@@ -262,11 +263,16 @@ def fit(
     return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
 
 
-def _half_features(data: HeteroData) -> HeteroData:
+def _half(data: HeteroData) -> HeteroData:
     data = copy(data)
     for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
         if name in data[ITEM]:
             data[ITEM][name] = data[ITEM][name].to(torch.bfloat16)
+    for store in data.edge_stores:
+        for name in ('adj_t', 'adj'):
+            adj = store.get(name)
+            if isinstance(adj, Tensor) and adj.layout == torch.sparse_csr and adj.device.type == 'cpu':
+                store[name] = adj.to(torch.bfloat16)
     return data
 
 

@@ -409,6 +409,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'onboard': onboard,
     'fold_in': fold_in,
     'epoch': speed.epoch,
+    'compiled': speed.compiled,
     'propagation': speed.propagation,
     'propagation-gpu': speed.propagation_gpu,
     'ranking': speed.ranking,

@@ -1,5 +1,6 @@
 r"""The tables of ``docs``, made of the rows of the speed benchmarks; ``benchmarks.quality.tables`` writes them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ def measured(name: str, device: str = MACHINE, **cells: Any) -> pd.DataFrame:
     return read(RESULTS / f'{name}.csv', device=device, **cells)
 
 
-def epoch() -> str:
+def epoch(names: Sequence[str] = ('straightforward', 'fp32', 'bf16', 'fp32 r=128', 'bf16 r=128')) -> str:
     r"""An epoch and a validation at Baby's size on each machine, against the straightforward implementation in the same
     run; runs without it say nothing here."""
     rows = read(RESULTS / 'train_epoch.csv', size='baby')
-    rows = rows[rows['times_faster'].notna()]
+    rows = rows[rows['times_faster'].notna() & rows['competitor'].isin(names)]
     lines = []
     for name, part in rows.groupby('competitor', sort=False):
         cells = []
@@ -32,6 +33,11 @@ def epoch() -> str:
         lines.append([str(name), *cells])
     header = [cell for name in MACHINES.values() for cell in (f'{name}, s', 'times faster')]
     return table(['', *header], lines)
+
+
+def compiled() -> str:
+    r"""The same with torch.compile."""
+    return epoch([f'{precision} r=128{suffix}' for precision in ('fp32', 'bf16') for suffix in ('', ', compiled')])
 
 
 def propagation() -> str:

@@ -65,10 +65,10 @@ class Ours:
 
 def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str, float]:
     r"""Returns the median milliseconds of each phase of a step."""
-    from lirdrec_pyg.fit import _half_features
+    from lirdrec_pyg.fit import _half
 
     model, device = ours.model, ours.device
-    train = _half_features(ours.train) if ours.precision == 'bf16' else ours.train
+    train = _half(ours.train) if ours.precision == 'bf16' else ours.train
     spent: dict[str, float] = defaultdict(float)
     direction = ['forward']
 

@@ -142,11 +142,14 @@ def _read_titles(path: Path) -> pd.DataFrame:
 
 def _read_pairs(path: Path) -> pd.DataFrame:
     if path.suffix == '.csv':
-        frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        try:
+            frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        except pd.errors.EmptyDataError as error:
+            raise ValueError(f"'{path}' needs at least one interaction (got an empty file)") from error
         if frame.shape[1] != 3:
             raise ValueError(f"'{path}' needs 3 columns: user, item, timestamp (got {frame.shape[1]})")
         frame = frame.set_axis(['user', 'item', 'time'], axis=1)
-        has_header = pd.isna(pd.to_numeric(frame['time'].iloc[:1], errors='coerce')).all()
+        has_header = frame['time'].iloc[0][:1].isalpha()  # no time of any kind starts with a letter
         return frame.iloc[1:] if has_header else frame
     users: list[str] = []
     items: list[str] = []

@@ -24,6 +24,9 @@ class WeightedLGConv(LGConv):
           :class:`torch_sparse.SparseTensor`, a :class:`torch_geometric.EdgeIndex`, or ``edge_index``
           :math:`(2, |\mathcal{E}|)`, the last two with weights :math:`(|\mathcal{E}|)`; ``size`` :math:`(N, M)`
         - **output:** target features :math:`(M, D)`
+
+    On CPU, rows are gathered in the precision of a CSR matrix, and added up in single precision: one in bfloat16 takes
+    half the time.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -42,14 +45,15 @@ class WeightedLGConv(LGConv):
             return adj_t.matmul(x, edge_weight, transpose=True)
         if is_torch_sparse_tensor(adj_t) and adj_t.layout == torch.sparse_csr and not x.is_cuda:
             # A CSR product is a bag of weighted rows, and torch's kernel for that is the faster one on CPU.
-            return torch.nn.functional.embedding_bag(
+            out = torch.nn.functional.embedding_bag(
                 adj_t.col_indices(),
-                x,
+                x.to(adj_t.dtype),
                 adj_t.crow_indices(),
                 mode='sum',
                 per_sample_weights=adj_t.values(),
                 include_last_offset=True,
             )
+            return out.to(x.dtype)
         return spmm(adj_t, x)
 
 
@@ -190,8 +194,22 @@ class _SymmetricSum(torch.autograd.Function):
 
 
 def _horner_views(conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any) -> Any:
-    out = _horner(conv, num_layers, user.flatten(1), item.flatten(1), to_item, to_user, inplace=True)
-    return out[0].view_as(user), out[1].view_as(item)
+    u, i = user.flatten(1), item.flatten(1)
+    half = _dtype(to_item[0], u.dtype)
+    if half == u.dtype:
+        out_user, out_item = _horner(conv, num_layers, u, i, to_item, to_user, inplace=True)
+    else:  # the last sum is in the precision of the features again
+        size = (u.size(0), i.size(0))
+        half_user, half_item = _horner(conv, num_layers - 1, u.to(half), i.to(half), to_item, to_user, inplace=True)
+        out_user = conv(half_item, *to_user, size=size[::-1]).to(u.dtype).add_(u)
+        out_item = conv(half_user, *to_item, size=size).to(i.dtype).add_(i)
+    return out_user.view_as(user), out_item.view_as(item)
+
+
+def _dtype(adj: Adj, default: torch.dtype) -> torch.dtype:
+    r"""Returns the precision in which the layers are propagated."""
+    is_half = isinstance(adj, Tensor) and not isinstance(adj, EdgeIndex) and adj.dtype == torch.bfloat16
+    return torch.bfloat16 if is_half else default
 
 
 class _Product(torch.autograd.Function):

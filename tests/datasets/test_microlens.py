@@ -60,6 +60,14 @@ def test_pairs_without_a_header_keep_their_first_row(tmp_path, time):
     assert data[INTERACTS].time.tolist() == [float(time), 2e9]
 
 
+@pytest.mark.parametrize(('text', 'said'), [('', 'at least one interaction'), ('1,10,2020-01-01\n1,2,2e9\n', 'time')])
+def test_refuses_no_interactions_and_dates(tmp_path, text, said):
+    write(tmp_path)
+    (tmp_path / 'toy_pairs.csv').write_text(text)
+    with pytest.raises(ValueError, match=said):
+        MicroLens(str(tmp_path), 'toy')
+
+
 def test_titles_with_commas_need_quotes(tmp_path):
     write(tmp_path)
     path = tmp_path / 'toy_titles.csv'

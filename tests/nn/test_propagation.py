@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lirdrec_pyg.fit import _half
 from lirdrec_pyg.nn import Propagation
 from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
@@ -34,6 +35,25 @@ def test_layouts_agree_with_dense_powers(data, layout):
     (expected[0].sin().sum() + expected[1].cos().sum()).backward()
     for got, want in zip(run(train, layout, user, item), [*expected, z.grad[:64], z.grad[64:]], strict=True):
         assert torch.allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.parametrize('num_layers', [0, 1, 3])
+def test_gathering_in_bfloat16_keeps_single_precision_around_it(data, num_layers):
+    train = InteractionGraph()(FixedSplit()(data)[0])
+    conv = Propagation(num_layers)
+    found = []
+    for graph in (train, _half(train)):
+        torch.manual_seed(0)
+        user, item = torch.randn(64, 3, 4, requires_grad=True), torch.randn(48, 3, 4, requires_grad=True)
+        to_item, to_user, similar, similar_t = edges(graph)
+        out_user, out_item = conv(user, item, to_item, to_user, normalize=True)
+        out_item = conv.propagate_items(out_item.flatten(1), similar, similar_t)
+        (out_user.sin().sum() + out_item.cos().sum()).backward()
+        found.append([out_user.detach(), out_item.detach(), user.grad, item.grad])
+    assert edges(train)[0][0].dtype == torch.float32 and to_item[0].dtype == torch.bfloat16
+    for exact, half in zip(*found, strict=True):
+        assert half.dtype == torch.float32
+        assert 0 < (half - exact).abs().max() < 0.02 * exact.abs().max() or num_layers == 0
 
 
 def test_gradcheck(data):
