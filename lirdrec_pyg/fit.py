@@ -109,9 +109,9 @@ def fit(
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
         precision (str, optional): ``'bf16'`` keeps a copy of the features in bfloat16 and takes the products with them
-            in it, the bulk of the work, and on CPU gathers neighbours in it; all weights, sums over neighbours and the
-            loss stay in single precision. It pays most where the processor has bfloat16 instructions.
-            (default: ``'fp32'``)
+            in it, the bulk of the work, and on CPU rounds edge weights and what passes between the layers of the graph
+            to it, too; parameters, all accumulation and the loss stay in single precision. It pays most where the
+            processor has bfloat16 instructions. (default: ``'fp32'``)
         optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``;
             ``lr`` then has no effect. (default: fused Adam at ``lr``)
         loader (Loader, optional): Gives the batches and encodes for validation, *e.g.*,
@@ -161,7 +161,7 @@ def fit(
     device = params[0].device
     half = precision == 'bf16'
     if loader is None:
-        train = _half(train) if half else train
+        train = _half(train, device) if half else train
         sampler: Any = BPRSampler(
             train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
         )
@@ -174,7 +174,7 @@ def fit(
                 yield train, *(index.to(device, non_blocking=True) for index in batch)
             else:
                 graph, *triplets = batch
-                graph = (_half(graph) if half else graph).to(device)
+                graph = (_half(graph, device) if half else graph).to(device)
                 yield graph, *(index.to(device, non_blocking=True) for index in triplets)
 
     if optimizer is None:
@@ -263,7 +263,8 @@ def fit(
     return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
 
 
-def _half(data: HeteroData) -> HeteroData:
+def _half(data: HeteroData, device: torch.device) -> HeteroData:
+    r"""Returns the data with its features and, for a model on CPU, the weights of its CSR matrices in bfloat16."""
     data = copy(data)
     for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
         if name in data[ITEM]:
@@ -271,8 +272,9 @@ def _half(data: HeteroData) -> HeteroData:
     for store in data.edge_stores:
         for name in ('adj_t', 'adj'):
             adj = store.get(name)
-            if isinstance(adj, Tensor) and adj.layout == torch.sparse_csr and adj.device.type == 'cpu':
-                store[name] = adj.to(torch.bfloat16)
+            if isinstance(adj, Tensor) and adj.layout == torch.sparse_csr and device.type == 'cpu':
+                index, value = (adj.crow_indices(), adj.col_indices()), adj.values().to(torch.bfloat16)
+                store[name] = torch.sparse_csr_tensor(*index, value, adj.size(), check_invariants=False)
     return data
 
 

@@ -10,8 +10,9 @@ import torch
 
 from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.fit import load_checkpoint, save_atomically
+from lirdrec_pyg.fit import _half, load_checkpoint, save_atomically
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
+from lirdrec_pyg.typing import ITEM
 
 KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
 
@@ -324,3 +325,15 @@ def test_a_checkpoint_is_of_this_version_and_runs_nothing(views, tmp_path):
     with pytest.raises(ValueError, match=r'is corrupt or not a checkpoint \(UnpicklingError\)'):
         load_model(LIRDRec, path)
     assert not (tmp_path / 'ran').exists()
+
+
+def test_half_shares_the_indices_and_leaves_the_data_alone(views):
+    train = views[0]
+    for device, dtype in [('cpu', torch.bfloat16), ('meta', torch.float32)]:
+        half = _half(train, torch.device(device))
+        assert half[ITEM].x_image.dtype == half[ITEM].spectrum.dtype == torch.bfloat16
+        for edge_type in train.edge_types:
+            old, new = train[edge_type].adj_t, half[edge_type].adj_t
+            assert new.dtype == dtype and old.dtype == torch.float32
+            assert new.col_indices().data_ptr() == old.col_indices().data_ptr()
+            assert torch.equal(new.to_dense().float(), old.to_dense().to(dtype).float())

@@ -177,6 +177,20 @@ def test_fit_learns_and_resumes_exactly(views, tmp_path, optimizer):
 
 
 @sampled
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=cuda)])
+def test_fit_in_bfloat16(views, device):
+    train, val = views
+    losses = {}
+    for precision in ('fp32', 'bf16'):
+        model = LIRDRec.from_data(train, seed=0, hidden_channels=8).to(device)
+        loader = MiniBatches(train, [5, 3, 2], batch_size=64, seed=0)
+        result = fit(model, train, val, epochs=2, lr=5e-3, loader=loader, precision=precision, progress=False)
+        losses[precision] = [row['loss'] for row in result.history]
+    assert losses['bf16'] == pytest.approx(losses['fp32'], rel=1e-2)
+    assert losses['bf16'] != losses['fp32']
+
+
+@sampled
 def test_a_state_of_other_settings_is_refused(views):
     train, _ = views
     state = MiniBatches(train, [5, 3, 2], batch_size=64).state_dict()

@@ -68,7 +68,7 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
     from lirdrec_pyg.fit import _half
 
     model, device = ours.model, ours.device
-    train = _half(ours.train) if ours.precision == 'bf16' else ours.train
+    train = _half(ours.train, torch.device(device)) if ours.precision == 'bf16' else ours.train
     spent: dict[str, float] = defaultdict(float)
     direction = ['forward']
 

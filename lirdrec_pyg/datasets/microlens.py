@@ -149,7 +149,8 @@ def _read_pairs(path: Path) -> pd.DataFrame:
         if frame.shape[1] != 3:
             raise ValueError(f"'{path}' needs 3 columns: user, item, timestamp (got {frame.shape[1]})")
         frame = frame.set_axis(['user', 'item', 'time'], axis=1)
-        has_header = frame['time'].iloc[0][:1].isalpha()  # no time of any kind starts with a letter
+        first = frame['time'].iloc[0].strip()
+        has_header = first.replace('_', '').isalpha() and first.lower() != 'nan'
         return frame.iloc[1:] if has_header else frame
     users: list[str] = []
     items: list[str] = []

@@ -17,7 +17,7 @@ SLOPE = 0.01  # of the leaky rectifier
 def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     r"""Returns :math:`\mathrm{LeakyReLU}(\mathbf{x} \mathbf{W}^\top + \mathbf{b})`, in the precision of :obj:`x`.
 
-    On CPU the products are oneDNN's, whose single precision is the faster one there.
+    On CPU each product is of the library that is the faster one there.
 
     Shapes:
         - **x:** :math:`(N, C)`
@@ -54,7 +54,7 @@ def _transposed_product(grad: Tensor, x: Tensor) -> Tensor:
         if x.dtype == torch.bfloat16 and not has_half_products():
             return linear(grad.t().contiguous(), x.t())
         if x.dtype == torch.bfloat16 and x.size(1) > 256:  # the copy, too, is fastest as a product
-            return linear(linear(torch.eye(grad.size(1), dtype=grad.dtype), grad), x.t())
+            return linear(linear(torch.eye(grad.size(1), dtype=grad.dtype, device=grad.device), grad), x.t())
         if x.size(1) > 256 and not is_intel():
             return linear(grad.t().contiguous(), x.t())
     return grad.t() @ x

@@ -25,8 +25,8 @@ class WeightedLGConv(LGConv):
           :math:`(2, |\mathcal{E}|)`, the last two with weights :math:`(|\mathcal{E}|)`; ``size`` :math:`(N, M)`
         - **output:** target features :math:`(M, D)`
 
-    On CPU, rows are gathered in the precision of a CSR matrix, and added up in single precision: one in bfloat16 takes
-    half the time.
+    On CPU, a product with a CSR matrix in bfloat16 gathers rows rounded to it, adds them up in single precision and
+    rounds the sums: it takes half the time.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -45,15 +45,16 @@ class WeightedLGConv(LGConv):
             return adj_t.matmul(x, edge_weight, transpose=True)
         if is_torch_sparse_tensor(adj_t) and adj_t.layout == torch.sparse_csr and not x.is_cuda:
             # A CSR product is a bag of weighted rows, and torch's kernel for that is the faster one on CPU.
+            half = adj_t.dtype == torch.bfloat16
             out = torch.nn.functional.embedding_bag(
                 adj_t.col_indices(),
-                x.to(adj_t.dtype),
+                x.to(adj_t.dtype) if half else x,
                 adj_t.crow_indices(),
                 mode='sum',
                 per_sample_weights=adj_t.values(),
                 include_last_offset=True,
             )
-            return out.to(x.dtype)
+            return out.to(x.dtype) if half else out
         return spmm(adj_t, x)
 
 
@@ -198,7 +199,7 @@ def _horner_views(conv: Any, num_layers: int, user: Tensor, item: Tensor, to_ite
     half = _dtype(to_item[0], u.dtype)
     if half == u.dtype:
         out_user, out_item = _horner(conv, num_layers, u, i, to_item, to_user, inplace=True)
-    else:  # the last sum is in the precision of the features again
+    else:  # the features themselves join the sum unrounded
         size = (u.size(0), i.size(0))
         half_user, half_item = _horner(conv, num_layers - 1, u.to(half), i.to(half), to_item, to_user, inplace=True)
         out_user = conv(half_item, *to_user, size=size[::-1]).to(u.dtype).add_(u)

@@ -60,7 +60,10 @@ def test_pairs_without_a_header_keep_their_first_row(tmp_path, time):
     assert data[INTERACTS].time.tolist() == [float(time), 2e9]
 
 
-@pytest.mark.parametrize(('text', 'said'), [('', 'at least one interaction'), ('1,10,2020-01-01\n1,2,2e9\n', 'time')])
+@pytest.mark.parametrize(
+    ('text', 'said'),
+    [('', 'at least one interaction'), ('1,10,2020-01-01\n1,2,2e9\n', 'time'), ('1,10,nan\n1,2,3\n', 'time')],
+)
 def test_refuses_no_interactions_and_dates(tmp_path, text, said):
     write(tmp_path)
     (tmp_path / 'toy_pairs.csv').write_text(text)

@@ -42,7 +42,7 @@ def test_gathering_in_bfloat16_keeps_single_precision_around_it(data, num_layers
     train = InteractionGraph()(FixedSplit()(data)[0])
     conv = Propagation(num_layers)
     found = []
-    for graph in (train, _half(train)):
+    for graph in (train, _half(train, torch.device('cpu'))):
         torch.manual_seed(0)
         user, item = torch.randn(64, 3, 4, requires_grad=True), torch.randn(48, 3, 4, requires_grad=True)
         to_item, to_user, similar, similar_t = edges(graph)
