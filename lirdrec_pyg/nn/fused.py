@@ -76,7 +76,8 @@ def has_half_products() -> bool:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> Tensor:
     r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by the faster library on CPU: oneDNN
-    where there is AVX-512, else torch's default. What is negative is multiplied by :obj:`slope`.
+    where there is AVX-512 and MKL is not at its best, else torch's default. What is negative is multiplied by
+    :obj:`slope`.
 
     Where the CPU has no products in bfloat16, such inputs are taken to single precision, some rows at a time.
     """
@@ -84,7 +85,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float =
     half, wide = x.dtype == torch.bfloat16, torch.backends.cpu.get_cpu_capability() == 'AVX512'
     if onednn and half and not has_half_products():
         out = _linear_by_rows(x, weight, bias)
-    elif onednn and (half or (wide and x.dtype == torch.float32)):
+    elif onednn and (half or (wide and x.dtype == torch.float32 and (slope != 1 or not is_intel()))):
         after = ('none', []) if slope == 1 else ('leaky_relu', [slope])
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, *after, '')
     else:
