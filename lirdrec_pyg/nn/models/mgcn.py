@@ -2,13 +2,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict, Parameter, Sequential, Tanh
 from torch.nn.init import xavier_uniform_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss
+from lirdrec_pyg.losses import bpr_loss, softmax_loss
+from lirdrec_pyg.nn.fused import normalize
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import Propagation, edges
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
@@ -157,8 +157,8 @@ class MGCN(Recommender):
         return loss + self.reg_weight * penalty / (2 * len(user)) + self.contrast_weight * contrast
 
     def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        logit = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).t() / self.temperature
-        return F.cross_entropy(logit, torch.arange(len(logit), device=logit.device))
+        target = torch.arange(a.size(0), device=a.device)
+        return softmax_loss(normalize(a), normalize(b), target, self.temperature)  # never all scores at once
 
     def __repr__(self) -> str:
         return (
