@@ -19,6 +19,7 @@ from torch_geometric.loader import LinkNeighborLoader
 from torch_geometric.sampler import NeighborSampler
 from torch_geometric.utils import degree
 
+from lirdrec_pyg.fit import without_traces, zero_traces
 from lirdrec_pyg.nn import LIRDRec
 from lirdrec_pyg.nn.propagation import edges, edges_to
 from lirdrec_pyg.sampling import BPRSampler
@@ -92,8 +93,8 @@ class MappedFeatures:
             masks[name] = None if name not in self.masks else self.masks[name][index]
             if (mask := masks[name]) is not None:
                 spectrum[~mask] = 0
-            xs[name] = torch.from_numpy(block)
-            spectra.append(spectrum)
+            xs[name] = zero_traces(torch.from_numpy(block))
+            spectra.append(zero_traces(spectrum))
         return xs, torch.cat(spectra, dim=1), masks
 
     def __repr__(self) -> str:
@@ -165,7 +166,7 @@ class MiniBatches:
                 f'the edges of {REV_INTERACTS} need to be the interactions in the same order (got others): apply '
                 '`InteractionGraph()` again'
             )
-        self.data, self.features = data, features
+        self.data, self.features = without_traces(data), features
         self._settings: dict[str, Any] = {
             'num_neighbors': list(num_neighbors),
             'num_item_layers': num_item_layers,

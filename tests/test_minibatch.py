@@ -334,6 +334,14 @@ def test_mapped_features_read_rows_alone(views, tmp_path):
     assert all(isinstance(x, np.memmap) for x in features._x.values())
 
 
+def test_traces_of_features_are_left_out(views, tmp_path):
+    train = copy.copy(views[0])
+    train[ITEM].x_text = train[ITEM].x_text.clone()
+    train[ITEM].x_text[:, 3] = 1e-34
+    xs, _, _ = mapped(train, tmp_path).rows(torch.arange(5))
+    assert xs['text'][:, 3].eq(0).all() and xs['text'][:, 4].equal(train[ITEM].x_text[:5, 4])
+
+
 def test_mapped_features_refuse_bad_files(tmp_path):
     path = tmp_path / 'x.npy'
     with pytest.raises(FileNotFoundError, match="no features of 'text'"):
