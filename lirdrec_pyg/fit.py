@@ -18,6 +18,7 @@ from lirdrec_pyg._memory import keep_freed_memory
 from lirdrec_pyg.evaluate import METRICS, evaluate
 from lirdrec_pyg.nn.models.recommender import Recommender, plain
 from lirdrec_pyg.sampling import BPRSampler
+from lirdrec_pyg.transforms.traces import without_traces
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
 
 FORMAT = 1  # of the checkpoint
@@ -262,33 +263,6 @@ def fit(
     model.eval()
     last = history[-1]['epoch'] if history else 0
     return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
-
-
-def without_traces(data: HeteroData) -> HeteroData:
-    r"""Returns the data with features zero where they are less than :math:`10^{-20}` of the largest in their matrix.
-
-    Sentence encoders leave some columns near :math:`10^{-34}`. They change no sum, but their products with a gradient
-    are subnormal numbers, which a CPU takes a hundred times as long for: up to half of a training step.
-    """
-    data = copy(data)
-    for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
-        if name in data[ITEM] and data[ITEM][name].device.type == 'cpu':
-            data[ITEM][name] = zero_traces(data[ITEM][name])
-    return data
-
-
-def zero_traces(x: Tensor, rows: int = 4096) -> Tensor:
-    r"""Returns what :func:`without_traces` makes of a matrix: a copy only where there is something to change."""
-    if x.numel() == 0:
-        return x
-    low, high = x.aminmax()
-    least = 1e-20 * max(float(high), -float(low))
-    if not any(((part.abs() < least) & (part != 0)).any() for part in x.split(rows)):
-        return x
-    x = x.clone()
-    for part in x.split(rows):
-        part.masked_fill_(part.abs() < least, 0)
-    return x
 
 
 def _half(data: HeteroData, device: torch.device) -> HeteroData:

@@ -19,11 +19,11 @@ from torch_geometric.loader import LinkNeighborLoader
 from torch_geometric.sampler import NeighborSampler
 from torch_geometric.utils import degree
 
-from lirdrec_pyg.fit import without_traces, zero_traces
 from lirdrec_pyg.nn import LIRDRec
 from lirdrec_pyg.nn.propagation import edges, edges_to
 from lirdrec_pyg.sampling import BPRSampler
 from lirdrec_pyg.transforms.interaction_graph import adjacency
+from lirdrec_pyg.transforms.traces import without_traces, zero_traces
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
 
 Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
