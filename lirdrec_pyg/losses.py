@@ -57,9 +57,9 @@ def softmax_loss(
         max_elements (int, optional): The number of scores in memory at once. (default: 8 MiB of them, few enough to
             stay in a cache, on CPU; 512 MiB, enough to keep it busy, on a GPU)
         index (torch.Tensor, optional): The row of the user of each positive in ``user``. (default: their order)
-        candidates (torch.Tensor, optional): Which rows of ``item`` are candidates, a bool mask; positives need to be.
-            A selection of them beforehand takes less time, but waits for the device where its size is not known.
-            (default: all)
+        candidates (torch.Tensor, optional): Which rows of ``item`` are candidates, a bool mask, or how many times each
+            is one; positives need to be. A selection of them beforehand takes less time, but waits for the device where
+            its size is not known. (default: all, once)
 
     Shapes:
         - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
@@ -88,13 +88,14 @@ class _Softmax(torch.autograd.Function):
         grads = any(ctx.needs_input_grad)
         own = user if index is None else user.index_select(0, index)
         count = user.new_ones(user.size(0)) if index is None else index.bincount(minlength=user.size(0)).to(user.dtype)
+        offset = None if candidates is None else candidates.to(item.dtype).log()  # minus infinity for none
         positive = item.index_select(0, target)
         grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
         total = -(own * positive).sum(dtype=torch.float64) / temperature
         for u, grad, n in zip(user.split(block), grad_user.split(block), count.view(-1, 1).split(block), strict=True):
             score = (u / temperature) @ item.t()
-            if candidates is not None:
-                score.masked_fill_(~candidates, float('-inf'))
+            if offset is not None:
+                score += offset
             top = score.amax(dim=1, keepdim=True)
             mass = score.sub_(top).exp_().sum(dim=1, keepdim=True)  # of which the scores are now shares
             total += (n * (mass.log() + top)).sum(dtype=torch.float64)

@@ -63,3 +63,18 @@ def test_softmax_loss_among_candidates(max_elements):
     assert torch.allclose(out, expected)
     for grad, other in zip(torch.autograd.grad(out, [user, item]), grads, strict=True):
         assert torch.allclose(grad, other)
+
+
+def test_softmax_loss_counts_a_candidate_as_often_as_it_is_one():
+    user, item = torch.randn(7, 4, dtype=torch.double), torch.randn(5, 4, dtype=torch.double)
+    times = torch.tensor([1, 3, 0, 2, 1])
+    rows = torch.arange(5).repeat_interleave(times)
+    target = torch.randint(rows.numel(), (7,))
+    user.requires_grad_()
+    item.requires_grad_()
+    expected = F.cross_entropy(user @ item[rows].t() / 0.3, target)
+    grads = torch.autograd.grad(expected, [user, item])
+    out = softmax_loss(user, item, rows[target], 0.3, candidates=times)
+    assert torch.allclose(out, expected)
+    for grad, other in zip(torch.autograd.grad(out, [user, item]), grads, strict=True):
+        assert torch.allclose(grad, other)

@@ -153,12 +153,18 @@ class MGCN(Recommender):
         j = behaviour.item.index_select(0, neg) + side.item.index_select(0, neg)
         loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
         penalty = u.square().sum() + i.square().sum() + j.square().sum()
-        contrast = self._contrast(s_user, z_user) + self._contrast(s_item, z_item)
+        contrast = self._contrast(side.user, behaviour.user, user) + self._contrast(side.item, behaviour.item, pos)
         return loss + self.reg_weight * penalty / (2 * len(user)) + self.contrast_weight * contrast
 
-    def _contrast(self, a: Tensor, b: Tensor) -> Tensor:
-        target = torch.arange(a.size(0), device=a.device)
-        return softmax_loss(normalize(a), normalize(b), target, self.temperature)  # never all scores at once
+    def _contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
+        r"""Contrasts the rows of a batch, without all scores in memory; on CPU each row once, however often it is in the
+        batch: elsewhere, to count them would wait for the device."""
+        if index.device.type == 'cpu':
+            rows, index, count = index.unique(return_inverse=True, return_counts=True)
+            a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))
+            return softmax_loss(a, b, index, self.temperature, index=index, candidates=count)
+        a, b = normalize(a.index_select(0, index)), normalize(b.index_select(0, index))
+        return softmax_loss(a, b, torch.arange(index.size(0), device=index.device), self.temperature)
 
     def __repr__(self) -> str:
         return (
