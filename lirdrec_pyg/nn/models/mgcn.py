@@ -157,8 +157,8 @@ class MGCN(Recommender):
         return loss + self.reg_weight * penalty / (2 * len(user)) + self.contrast_weight * contrast
 
     def _contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
-        r"""Contrasts the rows of a batch, without all scores in memory; on CPU each row once, however often the batch has
-        it: elsewhere, to count them would wait for the device."""
+        r"""Contrasts the rows of a batch, without all scores in memory; on CPU each row once, however often the batch
+        has it: elsewhere, to count them would wait for the device."""
         if index.device.type == 'cpu':
             rows, index, count = index.unique(return_inverse=True, return_counts=True)
             a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))
