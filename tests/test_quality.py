@@ -266,6 +266,16 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='one row for each variant and seed'):
         significance.compare(again, 'main', 'LIRDRec')
 
+    found_by = tmp_path / 'significance.csv'
+    command = ['significance', '--experiment', 'main', '--rows', str(tmp_path / 'rows.csv'), '--out', str(found_by)]
+    monkeypatch.setattr('sys.argv', command)
+    significance.main()
+    run.per_user_path(rows[rows['variant'] == 'LIRDRec'].to_dict('records')[0]).unlink()
+    (less,) = significance.compare(rows, 'main', 'LIRDRec')
+    assert less == one
+    significance.main()
+    assert pd.read_csv(found_by)['seeds'].tolist() == [2]  # what was found from more seeds stays
+
 
 def test_rows_are_there_once():
     rows = pd.read_csv(run.ROWS, keep_default_na=False)

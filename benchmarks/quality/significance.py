@@ -3,7 +3,8 @@ difference, and writes ``results/significance.csv``.
 
     python -m benchmarks.quality.significance --experiment main ablation --against LIRDRec
 
-The metrics of each user are those that ``run.py`` keeps in ``runs/users``; variants without them are left out.
+The metrics of each user are those that ``run.py`` keeps in ``runs/users``; seeds without them are left out, and what
+was found from more seeds stays.
 """
 
 import argparse
@@ -22,34 +23,36 @@ EXPERIMENTS = ['main', 'ablation', 'preset', 'preset, hidden']
 RESULTS = Path(__file__).parent / 'results' / 'significance.csv'
 
 
+def known(part: pd.DataFrame) -> pd.DataFrame:
+    r"""Returns the rows, one for each seed, of which the metrics of each user are there."""
+    return part[[per_user_path(cells).is_file() for cells in part[list(KEYS)].to_dict('records')]]
+
+
 def per_user(part: pd.DataFrame) -> 'pd.Series[float]':
-    r"""Returns ndcg@20 of each user, averaged over the rows, one for each seed."""
+    r"""Returns ndcg@20 of each user, averaged over the rows."""
     out = []
-    for row in part.to_dict('records'):
-        path = per_user_path({str(name): value for name, value in row.items()})
-        if path.is_file():
-            with np.load(path) as file:
-                out.append(pd.Series(file['ndcg'], index=file['users']))
-    if len(out) < len(part) or not out:
-        return pd.Series(dtype=float)
+    for cells in part[list(KEYS)].to_dict('records'):
+        with np.load(per_user_path(cells)) as file:
+            out.append(pd.Series(file['ndcg'], index=file['users']))
     return pd.concat(out, axis=1).mean(axis=1)
 
 
 def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str, Any]]:
     r"""Returns a row for each variant of each dataset of an experiment, against another variant, over the seeds of
-    both."""
+    both that are known."""
     out = []
     for dataset, part in rows[rows['experiment'] == experiment].groupby('dataset'):
         if part.duplicated(['variant', 'seed']).any():
             raise ValueError(
                 f"'{experiment}' on {dataset} needs to have one row for each variant and seed: drop the old"
             )
+        part = known(part)
         paper = part[part['variant'] == against]
         for variant, group in part.groupby('variant'):
             seeds = set(group['seed']) & set(paper['seed'])
-            value, base = (per_user(own[own['seed'].isin(seeds)]) for own in (group, paper))
-            if variant == against or len(value) == 0 or len(base) == 0:
+            if variant == against or not seeds:
                 continue
+            value, base = (per_user(own[own['seed'].isin(seeds)]) for own in (group, paper))
             difference = (value - base).to_numpy()
             test = ttest_1samp(difference, 0.0) if np.any(difference) else None
             out.append({
@@ -72,10 +75,11 @@ def main() -> None:
     rows = pd.read_csv(args.rows, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
     table = pd.DataFrame([row for name in args.experiment for row in compare(rows, name, args.against)])
     if args.out.is_file():  # where the metrics of each user are gone, what was found before stays
-        table = pd.concat([pd.read_csv(args.out), table])
+        table = pd.concat([pd.read_csv(args.out), table], ignore_index=True)
     if table.empty:
         sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' in runs/users")
-    table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last')
+    table = table.sort_values('seeds', kind='stable')
+    table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last').sort_index()
     temporary = args.out.with_suffix('.tmp')
     table.to_csv(temporary, index=False)
     os.replace(temporary, args.out)
