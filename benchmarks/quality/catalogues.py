@@ -317,20 +317,22 @@ class Concatenation(PWC):
 
 class Ablated(LIRDRec):
     r"""LIRDRec that lacks a part: its own encoders, the shared one, the weights of the fusion, or all tables of user
-    vectors but one, which then serves all views."""
+    vectors but one, which then serves all views; or that has one more view, of a vector for each item."""
 
     def __init__(
         self,
         *args: Any,
+        num_items: int,
         own: bool = True,
         shared: bool = True,
         fusion: bool = True,
         one_user_table: bool = False,
+        item_ids: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.shared = shared
-        self.num_views = own * len(self.in_channels) + shared
+        self.num_views = own * len(self.in_channels) + shared + item_ids
         tables = 1 if one_user_table else self.num_views
         self.user = torch.nn.Parameter(torch.empty(self.num_users, tables, self.hidden_channels))
         if not own:
@@ -341,13 +343,21 @@ class Ablated(LIRDRec):
             self.pwc = Concatenation(self.hidden_channels, self.num_views, self.num_users, 'uniform')
         for table in self.user.data.unbind(dim=1):
             table.copy_(torch.nn.init.xavier_normal_(torch.empty(table.shape)))
+        self.item = torch.nn.Parameter(torch.empty(num_items, self.hidden_channels)) if item_ids else None
+        if self.item is not None:
+            torch.nn.init.xavier_normal_(self.item)
+
+    @classmethod
+    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
+        return super()._sizes(data) | {'num_items': data[ITEM].num_nodes}
 
     def _users(self, user_id: Tensor | None) -> Tensor:
         return super()._users(user_id).expand(-1, self.num_views, -1).contiguous()
 
     def encode_items(self, xs: Any, spectrum: Tensor, masks: Any = None) -> Tensor:
         views = super().encode_items(xs, spectrum, masks)
-        return views if self.shared else views[:, :-1]
+        views = views if self.shared else views[:, :-1]
+        return views if self.item is None else torch.cat([views, self.item.unsqueeze(1)], dim=1)
 
 
 MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

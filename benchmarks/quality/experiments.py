@@ -130,20 +130,25 @@ def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
     return carried | known.get(dataset, {})
 
 
+def ablated(
+    dataset: str, model: str = 'LIRDRec', content: Any = None, fit: Any = None, **kwargs: Any
+) -> tuple[str, Settings]:
+    r"""Returns a model with the settings of all ablations but those given."""
+    fit = {'lr': 1e-3, **({'precision': 'bf16'} if fit is None else fit)}
+    settings = {'model': kwargs, 'fit': fit, 'content': content or {}}
+    if dataset == 'microlens_50k':
+        settings |= QUICK
+        if kwargs.get('loss') == 'softmax':
+            kwargs['num_negatives'] = 4096
+    return model, {name: value for name, value in settings.items() if value}
+
+
 def ablation(dataset: str) -> Iterator[Job]:
     r"""What does each part add? Everything else stays as in the paper; to save time, at ten times its learning
     rate, which takes a third of the epochs to the same validation recall, and in half precision. On MicroLens-50k
     all train as in ``QUICK``."""
 
-    def variant(model: str = 'LIRDRec', content: Any = None, fit: Any = None, **kwargs: Any) -> tuple[str, Settings]:
-        fit = {'lr': 1e-3, **({'precision': 'bf16'} if fit is None else fit)}
-        settings = {'model': kwargs, 'fit': fit, 'content': content or {}}
-        if dataset == 'microlens_50k':
-            settings |= QUICK
-            if kwargs.get('loss') == 'softmax':
-                kwargs['num_negatives'] = 4096
-        return model, {name: value for name, value in settings.items() if value}
-
+    variant = functools.partial(ablated, dataset)
     variants = {
         'LIRDRec': variant(),
         'softmax': variant(loss='softmax'),
@@ -176,6 +181,23 @@ def ablation(dataset: str) -> Iterator[Job]:
     return jobs('ablation', dataset, variants, range(5) if dataset == 'scientific' else range(3))
 
 
+def item_ids(dataset: str) -> Iterator[Job]:
+    r"""Does LIRDRec gain by a vector for each item, as one more view, or lose if these take the place of its content?
+    All train as in :func:`ablation`, and the width of all embeddings together is that of LIRDRec with such a view, but
+    for the paper's, which comes first."""
+    views = 2 if dataset == 'scientific_text' else 3
+    width = 64 * (views + 1)
+    ids = functools.partial(ablated, dataset, 'Ablated', own=False, shared=False, item_ids=True, hidden_channels=width)
+    variants = {
+        'LIRDRec': ablated(dataset),
+        'LIRDRec, as wide': ablated(dataset, hidden_channels=round(width / views)),
+        'LIRDRec and item IDs': ablated(dataset, 'Ablated', item_ids=True),
+        'item IDs alone': ids(),
+        'item IDs alone, no item graph': ids(content={'k': 0}),
+    }
+    return jobs('item IDs', dataset, variants, seeds(dataset))
+
+
 def transfer(dataset: str) -> Iterator[Job]:
     r"""Where does dropping IDs stop paying? Content is made less informative, which LightGCN does not see."""
     fit = {'lr': 1e-3, 'precision': 'bf16'}
@@ -198,6 +220,7 @@ EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'text': text,
     'main': main,
     'ablation': ablation,
+    'item IDs': item_ids,
     'transfer': transfer,
     'preset': preset,
     'preset, candidates': candidates,

@@ -19,7 +19,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.quality.run import KEYS, ROWS, per_user_path
 
-EXPERIMENTS = ['main', 'ablation', 'preset', 'preset, hidden']
+EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden']
 RESULTS = Path(__file__).parent / 'results' / 'significance.csv'
 
 

@@ -6,6 +6,7 @@ between ``<!-- table: NAME -->`` and ``<!-- end -->``, where some names end in `
 """
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -167,13 +168,13 @@ def probability(p: float) -> str:
     return f'{p:.1g}' if p >= 1e-12 else '< 1e-12'
 
 
-def ablation(dataset: str) -> str:
+def ablation(dataset: str, experiment: str = 'ablation') -> str:
     r"""One change at a time, against the paper's configuration."""
-    rows = read(RESULTS / 'runs.csv', experiment='ablation', dataset=dataset)
-    p = p_values('ablation', dataset)
+    rows = read(RESULTS / 'runs.csv', experiment=experiment, dataset=dataset)
+    p = p_values(experiment, dataset)
     base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
     lines = []
-    for variant, part in ordered(rows, 'ablation', dataset):
+    for variant, part in ordered(rows, experiment, dataset):
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
         cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
         lines.append([f'{variant} ({len(part)})', *cells, f'{part["best_epoch"].mean():.0f}'])
@@ -398,6 +399,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'missing': missing,
     'main': models,
     'ablation': ablation,
+    'item_ids': functools.partial(ablation, experiment='item IDs'),
     'preset': preset,
     'candidates': candidates,
     'sequential': sequential,
