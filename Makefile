@@ -46,12 +46,18 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).tune --root $(DATA) --dataset scientific movielens
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --model LIRDRec SoftmaxLIRDRec
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --hide --model LIRDRec SoftmaxLIRDRec
-	$(Q).run --root $(DATA) --experiment main ablation transfer --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment main --dataset scientific movielens scientific_text microlens_50k
+	$(Q).run --root $(DATA) --experiment ablation --dataset scientific movielens microlens_50k
+	$(Q).run --root $(DATA) --experiment 'item IDs' --dataset scientific movielens scientific_text microlens_50k
+	$(Q).run --root $(DATA) --experiment transfer --dataset scientific movielens
 	$(Q).run --root $(DATA) --experiment 'preset, candidates' --dataset scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment precision --dataset scientific
 	$(Q).run --root $(DATA) --experiment text --dataset scientific_text
 	$(Q).missing --root $(DATA)
+	$(Q).onboard --root $(DATA)
+	$(Q).onboard --items 100000
+	$(Q).fold_in --root $(DATA)
 	$(PY) examples/lirdrec_amazon.py --root $(DATA)/amazon_scientific_2018 --name scientific --seeds 0 1 2 \
 	    --rows benchmarks/quality/results/scientific.csv
 	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40

@@ -85,6 +85,11 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def has(path: Path, **cells: object) -> bool:
+    r"""Returns whether a file has a row with the given cells."""
+    return any(all(row[name] == str(value) for name, value in cells.items()) for row in read(path))
+
+
 def synchronize(device: str) -> None:
     r"""Waits until the device has done all its work."""
     if device.startswith('cuda'):

@@ -3,13 +3,14 @@ r"""The quality benchmarks: rows are resumable and complete, and nothing is chos
 import copy
 import csv
 import json
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks.quality import catalogues, experiments, onboard, run, significance
+from benchmarks.quality import catalogues, experiments, fold_in, missing, onboard, run, significance
 
 
 def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
@@ -309,6 +310,23 @@ def test_rows_are_there_once():
     rows = pd.read_csv(run.ROWS, keep_default_na=False)
     twice = rows[(rows['experiment'] != '') & rows.duplicated(['experiment', 'variant', 'dataset', 'seed'])]
     assert twice.empty, twice[list(run.KEYS)].to_string()
+
+
+@pytest.mark.parametrize('module', [onboard, fold_in, missing], ids=lambda module: module.__name__.rpartition('.')[2])
+def test_what_has_rows_is_not_run_again(module, monkeypatch):
+    results = run.ROWS.parent / f'{module.__name__.rpartition(".")[2]}.csv'
+    before = results.read_text()
+    for name in ('run', 'run_large', 'measure'):
+        monkeypatch.setattr(module, name, lambda *args: pytest.fail('it ran again'), raising=False)
+    monkeypatch.setattr(sys, 'argv', ['', '--seeds', '0', '1', '2'])
+    module.main()
+    assert results.read_text() == before
+    if module is onboard:
+        monkeypatch.setattr(sys, 'argv', ['', '--items', '100000'])
+        module.main()
+    monkeypatch.setattr(sys, 'argv', ['', '--seeds', '99'])
+    with pytest.raises(pytest.fail.Exception, match='it ran again'):
+        module.main()
 
 
 def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):

@@ -1,4 +1,5 @@
-r"""Compares folding in users who were not in training with training on them, too, and appends a CSV row for each seed.
+r"""Compares folding in users who were not in training with training on them, too, and appends CSV rows for each
+seed that has none.
 
     python -m benchmarks.quality.fold_in --root data --seeds 0 1 2
 
@@ -109,6 +110,8 @@ def main() -> None:
     parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
     args = parser.parse_args()
     for seed in args.seeds:
+        if rows.has(args.rows, dataset=args.dataset, loss=args.loss, seed=seed):
+            continue
         out = run(args.dataset, seed, args.share, args.loss, args.root)
         for row in out:
             rows.append(args.rows, row)

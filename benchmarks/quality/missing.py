@@ -53,11 +53,10 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help='one run for each')
     parser.add_argument('--rows', type=Path, default=RESULTS, help='the CSV file to append to')
     args = parser.parse_args()
-    done = {(row['fill'], row['image_weight'], row['seed']) for row in rows.read(args.rows)}
     for seed in args.seeds:
         for weight in (0.1, 0.5):
             for fill in ('mask', 'mean'):
-                if (fill, str(weight), str(seed)) not in done:
+                if not rows.has(args.rows, dataset=args.dataset, fill=fill, image_weight=weight, seed=seed):
                     row = measure(args.dataset, args.root, fill, weight, seed)
                     rows.append(args.rows, row)
                     print({name: value for name, value in row.items() if 'test' in name or name in ('fill', 'seed')})

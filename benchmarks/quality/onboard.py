@@ -1,5 +1,5 @@
 r"""Compares onboarding items that nobody has bought with having had them from the start, and appends a CSV row for each
-method and seed.
+method and seed. What has rows is not run again.
 
     python -m benchmarks.quality.onboard --root data --seeds 0 1 2
     python -m benchmarks.quality.onboard --items 100000 --new 1000
@@ -173,6 +173,11 @@ def main() -> None:
     args = parser.parse_args()
     shown = ['dataset', 'method', 'seed', 'new', 'cold_recall@20', 'all_recall@20', 'seconds', 'largest_change']
     for seed in [0] if args.items else args.seeds:
+        one = {'dataset': args.dataset, 'loss': args.loss, 'seed': seed}
+        if args.items:
+            one |= {'dataset': 'generated', 'loss': 'bpr', 'items': args.items, 'new': args.new}
+        if rows.has(args.rows, **one):
+            continue
         if args.items:
             out = [run_large(args.items, args.new)]
         else:
