@@ -44,6 +44,7 @@ def rows(experiment, variants):
     [
         ('main', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
         ('ablation', {'LIRDRec': 0.2, 'softmax': 0.3}),
+        ('item_ids', {'LIRDRec': 0.2, 'item IDs alone': 0.1}),
         ('preset', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
         (
             'transfer',
@@ -52,7 +53,8 @@ def rows(experiment, variants):
     ],
 )
 def test_experiments_are_drawn_from_their_rows(name, variants, tmp_path, monkeypatch, capsys):
-    pd.DataFrame([*rows(name, variants), *rows('other', {'x': 0})]).to_csv(tmp_path / 'runs.csv', index=False)
+    experiment = {'item_ids': 'item IDs'}.get(name, name)
+    pd.DataFrame([*rows(experiment, variants), *rows('other', {'x': 0})]).to_csv(tmp_path / 'runs.csv', index=False)
     monkeypatch.setattr(figures, 'QUALITY', tmp_path)
     said, drawn = draw(name, tmp_path / 'out', monkeypatch, capsys)
     assert said == f'{name}: drawn'

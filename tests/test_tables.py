@@ -70,6 +70,9 @@ def test_ablations_stand_in_the_order_of_the_experiment(results):
     runs(results, 'ablation', 'fake', **dict.fromkeys(names, (0.2, 0.3)))
     lines = [line.split('|')[1].strip() for line in made('ablation-fake').splitlines() if line.startswith('|')]
     assert lines[2:] == [f'{name} (2)' for name in ('LIRDRec', 'softmax', 'no PWC', 'PCA', 'one of old')]
+    runs(results, 'item IDs', 'fake', **dict.fromkeys(['item IDs alone', 'LIRDRec'], (0.2, 0.3)))
+    lines = [line.split('|')[1].strip() for line in made('item_ids-fake').splitlines() if line.startswith('|')]
+    assert lines[2:] == ['LIRDRec (2)', 'item IDs alone (2)']
 
 
 def test_tiny_probabilities_are_not_zero():

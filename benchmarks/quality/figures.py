@@ -5,6 +5,7 @@ python -m benchmarks.quality.figures --only ablation transfer
 """
 
 import argparse
+import functools
 import importlib.util
 import itertools
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def preset(path: Path) -> None:
     save(figure, path)
 
 
-def ablation(path: Path) -> None:
+def ablation(path: Path, experiment: str = 'ablation', title: str = 'One change at a time') -> None:
     r"""Draws what each change does to ndcg@20, relative to the paper's configuration."""
 
     def relative(part: pd.DataFrame) -> pd.DataFrame:
@@ -95,11 +96,11 @@ def ablation(path: Path) -> None:
         return part.assign(**{'test_ndcg@20': 100 * (part['test_ndcg@20'] / base - 1)})
 
     panels(
-        read(QUALITY / 'runs.csv', experiment='ablation'),
+        read(QUALITY / 'runs.csv', experiment=experiment),
         path,
         'test ndcg@20 against LIRDRec, %',
         relative,
-        'One change at a time',
+        title,
     )
 
 
@@ -283,6 +284,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     'main': main_models,
     'preset': preset,
     'ablation': ablation,
+    'item_ids': functools.partial(ablation, experiment='item IDs', title='Item IDs beside content and alone'),
     'transfer': transfer,
     'pwc': pwc,
     'cold': cold,
