@@ -43,7 +43,7 @@ DATA ?= data
 Q := $(PY) -m benchmarks.quality
 BIAS := $(PY) examples/gradient_bias.py --root $(DATA) --epochs 40 --rows benchmarks/quality/results/gradient_bias.csv
 bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without rows, then the tables and figures (many hours)
-	$(Q).tune --root $(DATA) --dataset scientific movielens
+	$(Q).tune --root $(DATA) --dataset scientific movielens --model LIRDRec LightGCN BPRMF VBPR FREEDOM BM3 MGCN
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --model LIRDRec SoftmaxLIRDRec
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --hide --model LIRDRec SoftmaxLIRDRec
 	$(Q).run --root $(DATA) --experiment main --dataset scientific movielens scientific_text microlens_50k

@@ -135,6 +135,21 @@ def test_tuning_never_reads_the_test_view(tmp_path, monkeypatch):
     assert known['settings']['fit']['monitor'] == 'ndcg@20'  # what the model is then trained with
 
 
+def test_what_was_tuned_is_not_tuned_again(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('optuna')
+    from benchmarks.quality import tune
+
+    monkeypatch.setattr(tune, 'tune', lambda *args: pytest.fail('it was tuned again'))
+    command = ['', '--dataset', 'scientific', '--model', 'VBPR', 'BM3', '--storage', f'sqlite:///{tmp_path}/tune.db']
+    monkeypatch.setattr(sys, 'argv', command)
+    tune.main()
+    assert capsys.readouterr().out.count('chosen before') == 2
+    for more in (['--trials', '99'], ['--again'], ['--dataset', 'scientific_text']):
+        monkeypatch.setattr(sys, 'argv', command + more)
+        with pytest.raises(pytest.fail.Exception, match='it was tuned again'):
+            tune.main()
+
+
 @pytest.mark.parametrize('hide', [False, True])
 def test_what_tuning_sees_does_not_depend_on_the_test(hide, tmp_path):
     job = run.job('fake', 'LIRDRec', settings={'content': {'collaborative': 4}})

@@ -9,7 +9,8 @@ rank first is neither trained on nor counted as found.
     python -m benchmarks.quality.tune --root data --dataset scientific --model LIRDRec --metric ndcg@20
 
 The test view is never loaded. Trials of LIRDRec train in half precision, to save time, and all stop after 10 epochs
-without gain. Studies are kept in ``runs/tune.db``: a study that was interrupted goes on.
+without gain. Studies are kept in ``runs/tune.db``: a study that was interrupted goes on. A model whose settings were
+chosen in as many trials is not tuned again, unless ``--again``.
 """
 
 import argparse
@@ -170,6 +171,12 @@ def tune(
     return study
 
 
+def tried(path: Path, dataset: str, name: str) -> int:
+    r"""Returns in how many trials the settings of a model were chosen, zero if they were not."""
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return int(known.get(dataset, {}).get(name, {}).get('trials', 0))
+
+
 def save(dataset: str, name: str, study: optuna.Study, path: Path, metric: str = 'recall@20') -> None:
     r"""Writes the best settings, beside those of others."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,15 +208,19 @@ def main() -> None:
     parser.add_argument('--storage', default='sqlite:///runs/tune.db', help='of Optuna (default: %(default)s)')
     parser.add_argument('--metric', default='recall@20', help='of validation (default: %(default)s)')
     parser.add_argument('--hide', action='store_true', help='train on less: validate as will be tested')
+    parser.add_argument('--again', action='store_true', help='tune also what has been')
     parser.add_argument('--settings', type=Path, help='the JSON file to write (default: that of the metric)')
     args = parser.parse_args()
     if args.storage.startswith('sqlite:///'):
         Path(args.storage.removeprefix('sqlite:///')).parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = args.settings or RESULTS / f'settings_{args.metric}{"_hidden" * args.hide}.json'
     for dataset in args.dataset:
         for name in args.model:
+            if tried(path, dataset, name) >= args.trials and not args.again:
+                print(f'{dataset}, {name}: chosen before, see {path}')
+                continue
             study = tune(dataset, name, args.root, args.trials, args.storage, args.metric, args.hide)
-            path = args.settings or RESULTS / f'settings_{args.metric}{"_hidden" * args.hide}.json'
             save(dataset, name, study, path, args.metric)
             print(
                 f'{dataset}, {name}: {study.best_value:.4f} with {study.best_trial.user_attrs["settings"]}', flush=True
