@@ -21,6 +21,18 @@ def read(path: Path, **cells: Any) -> pd.DataFrame:
     return rows
 
 
+def once(rows: pd.DataFrame, *cells: str) -> pd.DataFrame:
+    r"""Returns the rows, none of which may be of the same run as another with other settings.
+
+    Raises:
+        ValueError: If two rows have the given cells in common.
+    """
+    twice = rows[rows.duplicated(list(cells))]
+    if not twice.empty:
+        raise ValueError(f'rows need to differ in {list(cells)} (got {twice.iloc[0][list(cells)].to_dict()} twice)')
+    return rows
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     r"""Returns a table whose first column is of names and whose others are of figures."""
     lines = [header, ['---'] + ['---:'] * (len(header) - 1), *rows]

@@ -1,17 +1,20 @@
 r"""What all benchmarks share: rows that describe themselves, and timing."""
 
 import argparse
+import contextlib
 import csv
 import fcntl
+import io
 import json
+import os
 import platform
 import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 import torch
@@ -20,15 +23,24 @@ import torch_geometric
 import lirdrec_pyg
 
 Row = dict[str, Any]
+HERE = Path(__file__).parent
 ELSEWHERE = ('root', 'cache_dir', 'rows', 'plot', 'profile', 'task')  # arguments that change no figure
+
+
+def git(*args: str) -> str:
+    r"""Returns what git says of the repository that this file is in."""
+    return subprocess.run(['git', *args], cwd=HERE, capture_output=True, text=True, check=False).stdout.strip()
+
+
+# Of the code that runs, whatever is committed while it does.
+COMMIT = git('rev-parse', '--short', 'HEAD') + '-dirty' * bool(git('diff', '--name-only', 'HEAD', '--', ':/*.py'))
 
 
 def environment(device: str = 'cpu') -> Row:
     r"""Returns what a reader needs to judge a row: versions, hardware, commit and peak memory."""
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
     row = {
         'lirdrec_pyg': lirdrec_pyg.__version__,
-        'commit': commit.stdout.strip(),
+        'commit': COMMIT,
         'torch': torch.__version__,
         'torch_geometric': torch_geometric.__version__,
         'python': platform.python_version(),
@@ -56,25 +68,45 @@ def call(args: argparse.Namespace, seed: int = 0) -> Row:
     return {'seed': seed, 'arguments': json.dumps(known, sort_keys=True, default=str)}
 
 
-def append(path: Path, row: Row) -> None:
-    r"""Appends a row, safely beside other processes. A file without some of its columns gets them, empty in the rows
-    before; one with columns that the row lacks is refused."""
+def append(path: Path, *new: Row) -> None:
+    r"""Appends rows, all or none of them, safely beside other processes. A file without some of their columns gets
+    them, empty in the rows before; one with columns that a row lacks is refused."""
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a+', newline='') as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
+    with locked(path) as file:
         end = '\r\n' if file.readline().endswith('\r\n') else '\n'  # as the file has it
         file.seek(0)
         header, *lines = [*csv.reader(file)] or [[]]
-        if missing := set(header) - set(row):
-            raise ValueError(f"'{path}' has columns that the row lacks ({sorted(missing)})")
-        columns = [*header, *(name for name in row if name not in header)]
+        for row in new:
+            if missing := set(header) - set(row):
+                raise ValueError(f"'{path}' has columns that the row lacks ({sorted(missing)})")
+        columns = list(dict.fromkeys([*header, *(name for row in new for name in row)]))
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator=end)
         if columns != header:
-            file.truncate(0)
-            csv.writer(file, lineterminator=end).writerows(
-                [columns, *(line + [''] * (len(columns) - len(line)) for line in lines)]
-            )
-        csv.DictWriter(file, fieldnames=columns, lineterminator=end).writerow(row)
+            writer.writerows([columns, *(line + [''] * (len(columns) - len(line)) for line in lines)])
+        writer.writerows([row.get(name, '') for name in columns] for row in new)
+        if columns == header:
+            data, before = text.getvalue().encode(), path.stat().st_size
+            if os.write(file.fileno(), data) < len(data):  # at once: whoever is killed leaves no half of a line
+                os.ftruncate(file.fileno(), before)
+                raise OSError(f"'{path}' has no room for {len(data)} bytes")
+        else:
+            temporary = path.with_suffix('.tmp')
+            temporary.write_text(text.getvalue(), newline='')
+            os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[TextIO]:
+    r"""Opens a file to read it and to append to it, alone, and as it is: not one that another has replaced."""
+    while True:
+        with path.open('a+', newline='') as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                file.seek(0)
+                yield file
+                return
 
 
 def read(path: Path) -> list[dict[str, str]]:

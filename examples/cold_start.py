@@ -230,10 +230,14 @@ def read(path: Path) -> list[dict[str, str]]:
 def append(path: Path, row: dict[str, Any]) -> None:
     r"""Appends a row, safely beside other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a', newline='') as file:
+    with path.open('a+', newline='') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        header = next(csv.reader(file), None)
+        if header not in (None, list(row)):
+            raise ValueError(f"'{path}' needs to have the columns {list(row)} (got {header})")
         writer = csv.DictWriter(file, fieldnames=list(row))
-        if file.tell() == 0:
+        if header is None:
             writer.writeheader()
         writer.writerow(row)
 

@@ -350,11 +350,15 @@ def known(path: Path) -> list[Config]:
 def append(path: Path, rows: list[dict[str, Any]]) -> None:
     r"""Appends all rows of a run in one go, safely beside other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open('a', newline='') as file:
+    with path.open('a+', newline='') as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        header = next(csv.reader(file), None)
+        if header not in (None, list(rows[0])):
+            raise ValueError(f"'{path}' needs to have the columns {list(rows[0])} (got {header})")
         text = io.StringIO()
         writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-        if file.tell() == 0:
+        if header is None:
             writer.writeheader()
         writer.writerows(rows)
         file.write(text.getvalue())

@@ -7,6 +7,7 @@ metrics of the weights that validation chose.
 
 import argparse
 import csv
+import fcntl
 import json
 import platform
 import resource
@@ -119,12 +120,16 @@ def find_row(path: Path, key: dict[str, object]) -> dict[str, str] | None:
 
 
 def append_row(path: Path, row: dict[str, object]) -> None:
-    r"""Appends a row to a CSV file."""
+    r"""Appends a row to a CSV file, safely beside other processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.is_file()
-    with path.open('a', newline='') as file:
+    with path.open('a+', newline='') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        header = next(csv.reader(file), None)
+        if header not in (None, list(row)):
+            raise ValueError(f"'{path}' needs to have the columns {list(row)} (got {header})")
         writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
+        if header is None:
             writer.writeheader()
         writer.writerow(row)
 

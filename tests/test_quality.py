@@ -5,10 +5,10 @@ import csv
 import json
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 from benchmarks.quality import catalogues, experiments, fold_in, missing, onboard, run, significance
 
@@ -20,23 +20,18 @@ def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
     path = tmp_path / 'rows.csv'
     run.run_all(jobs[:1], tmp_path, path)
     run.run_all(jobs, tmp_path, path)
-    monkeypatch.setattr(run, 'run', None)  # all are there
+    monkeypatch.setattr(run, 'train_and_test', None)  # all are there
     run.run_all(jobs, tmp_path, path)
     with path.open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['seed'] for row in rows] == ['0', '1']
     assert json.loads(rows[0]['settings'])['fit'] == {'epochs': 2}
-    for name in (
-        'test_recall@5',
-        'test_ndcg@50',
-        'test_mrr@20',
-        'test_coverage@10',
-        'val_recall@20',
-        'seconds',
-        'cpu_seconds',
-        'torch',
-    ):
-        assert float(rows[0][name].partition('+')[0].rpartition('.')[0] or 0) >= 0
+    for name in ('test_recall@5', 'test_ndcg@50', 'test_mrr@20', 'test_coverage@10', 'val_recall@20'):
+        assert 0 < float(rows[0][name]) <= 1
+    assert 0 <= float(rows[0]['seconds']) < 60
+    assert 0 <= float(rows[0]['cpu_seconds']) < 60
+    assert float(rows[0]['peak_rss_mib']) > 100
+    assert rows[0]['torch'] == torch.__version__
     assert rows[0]['test_recall@20'] != rows[1]['test_recall@20']
 
 
@@ -59,6 +54,14 @@ def test_rows_of_a_file_are_rerun_from_their_cells(tmp_path, monkeypatch, capsys
     run.main()
     assert capsys.readouterr().out.count('ndcg@20') == 2
     assert path.read_text() == before
+    kept = run.per_user_path(next(csv.DictReader(before.splitlines())), path)
+    users = run.load_per_user(kept)
+    kept.write_text('of a run that is not to be lost')
+    run.main()
+    assert kept.read_text() == 'of a run that is not to be lost'
+    kept.unlink()
+    run.main()  # makes it again
+    assert run.load_per_user(kept).equals(users)
 
     rows = list(csv.DictReader(before.splitlines()))
     rows[1]['test_recall@5'] = str(float(rows[1]['test_recall@5']) + 1e-5)
@@ -72,6 +75,9 @@ def test_rows_of_a_file_are_rerun_from_their_cells(tmp_path, monkeypatch, capsys
         run.main()
     with pytest.raises(ValueError, match='no row'):
         run.rerun(['seed=2'], tmp_path, path)
+    for cells in (['main'], ['expt=main']):
+        with pytest.raises(ValueError, match="'rerun' needs cells like 'seed=0' of the columns"):
+            run.rerun(cells, tmp_path, path)
     path.write_text(path.read_text().replace('FixedSplit()', 'OtherSplit()'))
     with pytest.raises(ValueError, match="'split' needs to be that of the row"):
         run.rerun(['seed=0'], tmp_path, path)
@@ -96,6 +102,31 @@ def test_models_on_microlens_train_alike():
     for name in ('main', 'ablation'):
         for job in experiments.EXPERIMENTS[name]('microlens_50k'):
             assert job['settings'].items() >= experiments.QUICK.items() or job['model'] in ('Popularity', 'ContentKNN')
+
+
+def test_what_cannot_be_run_is_refused(tmp_path, monkeypatch, capsys):
+    for shard in ('2/2', '1', '0/0', '-1/2'):
+        with pytest.raises(ValueError, match="'shard' needs to be of the form '0/2'"):
+            run.run_all([run.job('fake')], tmp_path, tmp_path / 'rows.csv', shard)
+    for model in ('Foo', 'PWC', 'functional'):
+        with pytest.raises(ValueError, match="'model' needs to be a recommender"):
+            run.run(run.job('fake', model), tmp_path)
+    with pytest.raises(ValueError, match="'dataset' needs to be one of"):
+        run.run_all([run.job('foo')], tmp_path, tmp_path / 'rows.csv')
+    for options in (
+        ['ablations'],
+        ['ablation', '--seeds', '0'],
+        ['main', '--model', 'VBPR'],
+        ['main', '--set', 'a.b=1'],
+    ):
+        monkeypatch.setattr(sys, 'argv', ['', '--rows', str(tmp_path / 'rows.csv'), '--experiment', *options])
+        with pytest.raises(SystemExit):
+            run.main()
+        assert '--experiment' in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / 'rows.csv').exists()
+    monkeypatch.setattr(experiments, 'SETTINGS', tmp_path)
+    with pytest.raises(FileNotFoundError, match='quality.tune` first'):
+        list(experiments.main('scientific'))
 
 
 class Untouchable:
@@ -181,6 +212,10 @@ def test_spectra_keep_the_norm(kind):
     assert out.shape[0] == 120
     assert out.shape[1] <= width
     x = data['item'].x_image
+    parts = [data['item'][f'x_{name}'] for name in ('image', 'text')]
+    if kind in ('pca', 'whiten'):
+        parts = [part - part.mean(dim=0) for part in parts]
+    assert out.norm() == pytest.approx(float(torch.cat(parts, dim=1).norm()), rel=1e-4)
     if kind in ('dct', 'none', 'rotation'):  # of each row
         assert out[:, : x.size(1)].norm(dim=1).numpy() == pytest.approx(x.norm(dim=1).numpy(), rel=1e-4)
 
@@ -264,13 +299,14 @@ def test_without_fusion_views_are_concatenated(tmp_path):
     assert torch.allclose(model.encode(train).user, 3 * whole.encode(train).user, atol=1e-6)
 
 
-def test_per_user_metrics_average_to_the_row(tmp_path, monkeypatch):
-    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
-    job = run.job('fake', 'ContentKNN')
-    row = run.run(job, tmp_path)
-    with np.load(run.per_user_path(row)) as file:
-        assert file['ndcg'].mean() == pytest.approx(row['test_ndcg@20'], abs=1e-6)
-        assert len(file['users']) == len(set(file['users'].tolist())) == len(file['ndcg'])
+def test_per_user_metrics_average_to_the_row(tmp_path):
+    job, path = run.job('fake', 'ContentKNN'), tmp_path / 'rows.csv'
+    run.run_all([job], tmp_path, path)
+    (row,) = run.rows.read(path)
+    value = run.load_per_user(run.per_user_path(row, path))
+    assert value.mean() == pytest.approx(float(row['test_ndcg@20']), abs=1e-6)
+    _, _, test = run.views(job, tmp_path, test=True)
+    assert value.index.tolist() == test['interacts'].edge_label_index[0].unique().tolist()
 
 
 def test_content_is_made_worse():
@@ -290,35 +326,49 @@ def test_content_is_made_worse():
     assert torch.equal(data['item'].x_text, x)
 
 
-def test_significance_pairs_the_users(tmp_path, monkeypatch):
-    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
+def test_significance_pairs_the_users(tmp_path, monkeypatch, capsys):
     settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
     jobs = [run.job('fake', 'LIRDRec', seed, settings, 'main', 'LIRDRec') for seed in (0, 1)]
     jobs += [run.job('fake', 'Popularity', seed, {}, 'main', 'Popularity') for seed in (0, 1)]
-    run.run_all(jobs, tmp_path, tmp_path / 'rows.csv')
-    rows = pd.read_csv(tmp_path / 'rows.csv', dtype=dict.fromkeys(run.KEYS, str), keep_default_na=False)
-    (found,) = significance.compare(rows, 'main', 'LIRDRec')
-    mean = rows.groupby('variant')['test_ndcg@20'].mean()
+    path = tmp_path / 'rows.csv'
+    run.run_all(jobs, tmp_path, path)
+    rows = significance.read(path)
+    (found,) = significance.compare(rows, 'main', 'LIRDRec', path)
+    mean = rows.astype({'test_ndcg@20': float}).groupby('variant')['test_ndcg@20'].mean()
     assert found['variant'] == 'Popularity'
     assert found['difference'] == pytest.approx(mean['Popularity'] - mean['LIRDRec'], abs=1e-5)
-    assert 0 < found['p'] <= 1
-    assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec') == []
-    (one,) = significance.compare(rows.drop(rows.index[rows['variant'] == 'LIRDRec'][0]), 'main', 'LIRDRec')
+    of_users = {
+        name: pd.concat([run.load_per_user(run.per_user_path(row, path)) for row in part.to_dict('records')], axis=1)
+        for name, part in rows.groupby('variant')
+    }
+    mine, paper = of_users['Popularity'].mean(axis=1), of_users['LIRDRec'].mean(axis=1)
+    assert found['p'] == pytest.approx(ttest_rel(mine, paper).pvalue, rel=1e-2)
+    assert found['sd'] == pytest.approx((mine - paper).std(), abs=1e-6)
+    assert found['users'] == len(mine)
+    assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec', path) == []
+    fewer = rows.drop(rows.index[rows['variant'] == 'LIRDRec'][0])
+    (one,) = significance.compare(fewer, 'main', 'LIRDRec', path)
     assert (found['seeds'], one['seeds']) == (2, 1)  # of the seeds that both have
-    assert significance.compare(rows.drop(rows.index[[0, 3]]), 'main', 'LIRDRec') == []
+    assert significance.compare(rows.drop(rows.index[[0, 3]]), 'main', 'LIRDRec', path) == []
     again = pd.concat([rows, rows[:1].assign(settings='{}')])
     with pytest.raises(ValueError, match='one row for each variant and seed'):
-        significance.compare(again, 'main', 'LIRDRec')
+        significance.compare(again, 'main', 'LIRDRec', path)
 
     found_by = tmp_path / 'significance.csv'
-    command = ['significance', '--experiment', 'main', '--rows', str(tmp_path / 'rows.csv'), '--out', str(found_by)]
+    command = ['significance', '--experiment', 'main', '--rows', str(path), '--out', str(found_by)]
     monkeypatch.setattr('sys.argv', command)
     significance.main()
-    run.per_user_path(rows[rows['variant'] == 'LIRDRec'].to_dict('records')[0]).unlink()
-    (less,) = significance.compare(rows, 'main', 'LIRDRec')
+    run.per_user_path(rows[rows['variant'] == 'LIRDRec'].to_dict('records')[0], path).unlink()
+    (less,) = significance.compare(rows, 'main', 'LIRDRec', path)
     assert less == one
+    capsys.readouterr()
     significance.main()
     assert pd.read_csv(found_by)['seeds'].tolist() == [2]  # what was found from more seeds stays
+    assert 'main: 1 of 4 rows lack the metrics of each user' in capsys.readouterr().out
+    new = rows['settings'].where(rows['variant'] != 'LIRDRec', '{"fit": {"epochs": 3}}')
+    rows.assign(settings=new).to_csv(path, index=False)
+    with pytest.raises(SystemExit, match='no metrics of each user'):
+        significance.main()  # but not what was found of other settings
 
 
 def test_rows_are_there_once():
@@ -400,20 +450,19 @@ def test_larger_datasets_take_the_candidate_that_validation_prefers(tmp_path, mo
 
 
 def test_a_run_of_another_experiment_is_taken_over(tmp_path, monkeypatch):
-    monkeypatch.setenv('USERS', str(tmp_path / 'users'))
     path = tmp_path / 'rows.csv'
     settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
     run.run_all([run.job('fake', 'LIRDRec', 0, settings, 'first', 'a')], tmp_path, path)
     ran = []
-    real = run.run
-    monkeypatch.setattr(run, 'run', lambda job, root: ran.append(job['seed']) or real(job, root))
+    real = run.train_and_test
+    monkeypatch.setattr(run, 'train_and_test', lambda job, root: ran.append(job['seed']) or real(job, root))
     run.run_all([run.job('fake', 'LIRDRec', seed, settings, 'second', 'b') for seed in (0, 1)], tmp_path, path)
     assert ran == [1]
     first, second, _ = csv.DictReader(path.read_text().splitlines())
     assert (second['experiment'], second['variant']) == ('second', 'b')
     assert {k: v for k, v in first.items() if k not in ('experiment', 'variant')}.items() <= second.items()
-    assert run.per_user_path(second).read_bytes() == run.per_user_path(first).read_bytes()
-    run.per_user_path(first).unlink()
-    run.per_user_path(second).unlink()
+    assert run.per_user_path(second, path).read_bytes() == run.per_user_path(first, path).read_bytes()
+    run.per_user_path(first, path).unlink()
+    run.per_user_path(second, path).unlink()
     run.run_all([run.job('fake', 'LIRDRec', 0, settings, 'third', 'c')], tmp_path, path)
     assert ran == [1, 0]  # what tests need is not there

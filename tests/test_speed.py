@@ -3,6 +3,7 @@ r"""The speed benchmarks: each runs in its quick mode, and its competitors do th
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,42 @@ def test_rows_widen_the_file_that_lacks_their_columns(tmp_path):
         rows.append(path, {'a': 2, 'b': 3})
         rows.append(path, {'a': 4, 'b': 5})
         assert path.read_bytes() == end.join([b'a,b', b'1,', b'2,3', b'4,5', b''])
+
+
+def test_rows_are_appended_all_or_none(tmp_path, monkeypatch):
+    path = tmp_path / 'rows.csv'
+    rows.append(path, {'a': 1, 'b': 2}, {'a': 3, 'b': 4})
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match='columns that the row lacks'):
+        rows.append(path, {'a': 5, 'b': 6}, {'a': 7})
+    monkeypatch.setattr(rows.os, 'write', lambda file, data: rows.os.pwrite(file, data[:3], 0))  # a full disk
+    with pytest.raises(OSError, match='no room for 4 bytes'):
+        rows.append(path, {'a': 5, 'b': 6})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    monkeypatch.setattr(rows.os, 'replace', lambda *names: pytest.fail('killed'))
+    with pytest.raises(pytest.fail.Exception):
+        rows.append(path, {'a': 5, 'b': 6, 'c': 7})
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    rows.append(path, {'a': 5, 'b': 6, 'c': 7})
+    assert rows.read(path)[-1] == {'a': '5', 'b': '6', 'c': '7'}
+    assert rows.has(path, a=3, b=4) and not rows.has(path, a=3, b=2)
+
+
+def test_rows_of_many_processes_are_all_there(tmp_path):
+    script = (
+        'import sys; from pathlib import Path; from benchmarks import rows\n'
+        'path, process = Path(sys.argv[1]), sys.argv[2]\n'
+        'for i in range(20): rows.append(path, *({"process": process, "i": n, "new": 1} for n in (i, -i)))'
+    )
+    path, command = tmp_path / 'rows.csv', [sys.executable, '-c', script]
+    rows.append(path, {'process': 'none', 'i': 0})
+    env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    for process in [subprocess.Popen([*command, str(path), str(number)], env=env) for number in range(2)]:
+        assert process.wait() == 0
+    assert len(rows.read(path)) == 81
+    assert len({(row['process'], row['i']) for row in rows.read(path)}) == 79  # 0 and -0 are one
 
 
 def test_rows_say_how_a_script_was_called():

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.markdown import paired
-from benchmarks.quality import tables
+from benchmarks.quality import significance, tables
 from benchmarks.speed import tables as speed
 
 
@@ -24,11 +24,20 @@ def runs(path, experiment, dataset, **variants):
     pd.DataFrame(
         [
             {'experiment': experiment, 'dataset': dataset, 'variant': variant, 'seed': seed}
-            | {'best_epoch': 3, 'seconds': 7.0, **dict.fromkeys(metrics, value)}
+            | {'settings': '{}', 'best_epoch': 3, 'seconds': 7.0, **dict.fromkeys(metrics, value)}
             for variant, values in variants.items()
             for seed, value in enumerate(values)
         ]
     ).to_csv(path / 'runs.csv', index=False)
+
+
+def compared(path, *found):
+    r"""Writes comparisons over two seeds."""
+    rows = significance.read(path / 'runs.csv')
+    digest = significance.digest(rows, 'LIRDRec', 'LIRDRec')  # all have the same settings
+    pd.DataFrame([{'seeds': 2, 'settings': digest, **one} for one in found]).to_csv(
+        path / 'significance.csv', index=False
+    )
 
 
 def test_the_tables_are_made_of_the_rows():
@@ -52,13 +61,14 @@ def test_tables_without_rows_say_so(results):
 def test_models_are_ranked_and_tested(results):
     runs(results, 'main', 'fake', A=[0.3, 0.5], LIRDRec=[0.2, 0.2], B=[0.1])
     assert '| A (2) | **.4000 ± .1414** |' in made('main-fake')
-    pd.DataFrame(
-        [
-            {'experiment': 'main', 'dataset': 'fake', 'variant': 'A', 'against': 'LIRDRec', 'p': 0.0123},
-            {'experiment': 'main', 'dataset': 'fake', 'variant': 'A', 'against': 'B', 'p': 0.5},
-            {'experiment': 'main', 'dataset': 'other', 'variant': 'B', 'against': 'LIRDRec', 'p': 0.5},
-        ]
-    ).to_csv(results / 'significance.csv', index=False)
+    cells = {'experiment': 'main', 'dataset': 'fake', 'variant': 'A', 'against': 'LIRDRec'}
+    compared(
+        results,
+        {**cells, 'p': 0.0123},
+        {**cells, 'against': 'B', 'p': 0.5},
+        {**cells, 'variant': 'B', 'dataset': 'other', 'p': 0.5},
+        {**cells, 'variant': 'of old', 'p': 0.5},
+    )
     lines = [line.split('|')[1:-1] for line in made('main-fake').splitlines() if line.startswith('|')][2:]
     assert [line[0].strip() for line in lines] == ['B (1)', 'LIRDRec (2)', 'A (2)']
     assert [line[4].strip() for line in lines] == ['.1000', '*.2000 ± .0000*', '**.4000 ± .1414**']
@@ -87,10 +97,16 @@ def test_probabilities_are_corrected_for_their_number(results):
     assert tables.holm([]) == []
     names = ['softmax', 'PCA', 'other']
     cells = {'experiment': 'ablation', 'dataset': 'fake', 'against': 'LIRDRec'}
+    runs(results, 'ablation', 'fake', LIRDRec=[0.1, 0.2], **dict.fromkeys(names, [0.1, 0.2]))
     rows = [{**cells, 'variant': name, 'p': p} for name, p in zip(names, (0.02, 0.01, 0.2), strict=True)]
-    pd.DataFrame(rows).to_csv(results / 'significance.csv', index=False)
+    compared(results, *rows)
     assert tables.p_values('ablation', 'fake') == {'softmax': '0.04', 'PCA': '0.03', 'other': '0.2'}
     assert tables.p_values('ablation', 'none') == {}
+    compared(results, *(row | {'seeds': 1} for row in rows[:1]))
+    assert tables.p_values('ablation', 'fake') == {'softmax': '0.02 (of 1)'}
+    other = pd.read_csv(results / 'runs.csv').replace({'settings': {'{}': '{"fit": {}}'}})
+    other.to_csv(results / 'runs.csv', index=False)
+    assert tables.p_values('ablation', 'fake') == {}  # what was tested was of other settings
 
 
 def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
@@ -173,7 +189,16 @@ def test_bias_is_a_ratio_in_each_condition(results):
     conditions = [{}, {'optimizer': 'sgd', 'keep': 0.5}, {'parts': 'ids'}]
     pd.DataFrame(
         [
-            {**cells, **changed, 'seed': seed, 'epoch': epoch, 'kind': kind, 'item_grad': size, 'item_update': size / 4}
+            {
+                **cells,
+                **changed,
+                'seed': seed,
+                'epoch': epoch,
+                'kind': kind,
+                'name': kind,
+                'item_grad': size,
+                'item_update': size / 4,
+            }
             | {'recall_features': None}
             for changed in conditions
             for seed in (0, 1)
@@ -205,7 +230,7 @@ def test_cold_items_stand_beside_chance(results):
     pd.DataFrame(
         [
             {'dataset': 'fake', 'model': 'LIRDRec', 'item_graph': graph, 'id_rows': '', 'seed': 0, 'cold_items': 40}
-            | dict.fromkeys(['cold_recall@20', 'cold_ndcg@20', 'all_recall@20'], 0.25)
+            | dict.fromkeys(['cold_recall@20', 'cold_ndcg@20', 'all_recall@20', 'all_ndcg@20'], 0.25)
             for graph in ('knn', 'none', 'shuffled')
         ]
     ).to_csv(results / 'cold.csv', index=False)
@@ -215,6 +240,10 @@ def test_cold_items_stand_beside_chance(results):
     ]  # fmt: skip
     assert '| by chance | .5000 |' in made('cold-fake')
     assert '| fake: LIRDRec, no item graph (1) | .2500 |' in made('cold')
+    twice = pd.read_csv(results / 'cold.csv')
+    pd.concat([twice, twice.assign(settings='others')]).to_csv(results / 'cold.csv', index=False)
+    with pytest.raises(ValueError, match='rows need to differ in'):
+        made('cold')
 
 
 def test_seeds_are_paired():

@@ -8,6 +8,8 @@ kept in ``<root>/features`` (or in the folder that ``FEATURES`` names).
 import functools
 import json
 import os
+import tempfile
+from collections.abc import Callable
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,9 @@ def microlens_50k(root: Path) -> HeteroData:
     text, has = encoded(data[ITEM].title, folder)
     path = folder / 'word_feat.npy'
     if not path.is_file():
-        np.save(path, latent_words(data[ITEM].title, 128))
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            np.save(file, latent_words(data[ITEM].title, 128))
+        os.replace(file.name, path)
     data[ITEM].x_text, data[ITEM].x_word = text, torch.from_numpy(np.load(path))
     if not has.all():
         data[ITEM].has_text = has
@@ -93,16 +97,19 @@ BY_TIME = ('scientific', 'scientific_text', 'microlens_50k')  # where the last i
 @functools.cache
 def load(name: str, root: Path) -> HeteroData:
     r"""Returns a dataset before any split, with features alone."""
-    if name in PUBLISHED:
-        return MMRecDataset(str(root), name)[0]
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset '{name}' (there are {sorted((*DATASETS, *PUBLISHED))})")
-    return DATASETS[name][0](root)
+    return MMRecDataset(str(root), name)[0] if name in PUBLISHED else known(name)[0](root)
 
 
 def split(name: str) -> BaseTransform:
     r"""Returns the split of a dataset."""
-    return FixedSplit() if name in PUBLISHED else DATASETS[name][1]
+    return FixedSplit() if name in PUBLISHED else known(name)[1]
+
+
+def known(name: str) -> tuple[Callable[[Path], HeteroData], BaseTransform]:
+    r"""Returns what loads a dataset and what splits it."""
+    if name not in DATASETS:
+        raise ValueError(f"'dataset' needs to be one of {sorted((*DATASETS, *PUBLISHED))} (got '{name}')")
+    return DATASETS[name]
 
 
 def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False) -> tuple[HeteroData, HeteroData]:

@@ -123,7 +123,9 @@ def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
     r"""Returns the settings that ``tune.py`` chose by a metric; a model that was not tuned on a dataset takes those of
     Scientific, but for the weights of modalities that the dataset may not have."""
     path = SETTINGS / f'settings_{metric}.json'
-    known = json.loads(path.read_text()) if path.is_file() else {}
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no '{path}': run `python -m benchmarks.quality.tune` first")
+    known = json.loads(path.read_text())
     carried = copy.deepcopy(known.get('scientific', {}))
     for one in carried.values() if dataset != 'scientific' else ():
         one['settings'].get('content', {}).pop('weights', None)

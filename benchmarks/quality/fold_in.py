@@ -96,7 +96,7 @@ def run(dataset: str, seed: int, share: float, loss: str, root: Path) -> list[ro
         for name, view in tests.items():
             metrics = evaluate(embeddings, view, k=20)
             row |= {f'{name}_{metric}': round(value, 6) for metric, value in metrics.items()}
-        out.append(row | {'seconds': round(seconds, 4)} | rows.environment())
+        out.append(row | {'seconds': round(seconds, 4), 'share': share} | rows.environment())
     return out
 
 
@@ -110,11 +110,10 @@ def main() -> None:
     parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
     args = parser.parse_args()
     for seed in args.seeds:
-        if rows.has(args.rows, dataset=args.dataset, loss=args.loss, seed=seed):
+        if rows.has(args.rows, dataset=args.dataset, loss=args.loss, seed=seed, share=args.share):
             continue
         out = run(args.dataset, seed, args.share, args.loss, args.root)
-        for row in out:
-            rows.append(args.rows, row)
+        rows.append(args.rows, *out)
         print(
             rows.table(out, ['method', 'seed', 'held_out_recall@20', 'held_out_ndcg@20', 'others_recall@20', 'seconds'])
         )

@@ -126,7 +126,7 @@ def run(dataset: str, seed: int, loss: str, epochs: int, more: int, root: Path) 
         row['new_share'] = round(float(torch.cat([items for _, items in best]).ge(warm).double().mean()), 4)
         change = float((item[:warm] - before).abs().max()) if model is first else float('nan')
         row |= {'seconds': round(seconds if method == 'onboarded' else 0.0, 4), 'largest_change': change}
-        out.append(row | {'items': warm} | rows.environment())
+        out.append(row | {'items': warm, 'epochs': epochs, 'more': more} | rows.environment())
     return out
 
 
@@ -155,7 +155,7 @@ def run_large(num_items: int, num_new: int, width: int = 384) -> rows.Row:
     row: rows.Row = {'dataset': 'generated', 'loss': 'bpr', 'method': 'onboarded', 'seed': 0, 'new': num_new}
     row |= {f'{prefix}_{metric}@20': float('nan') for prefix in ('cold', 'all') for metric in ('recall', 'ndcg')}
     row |= {'val_cold_recall@20': float('nan'), 'new_share': float('nan')}
-    row |= {'seconds': round(seconds, 3), 'largest_change': change, 'items': num_items}
+    row |= {'seconds': round(seconds, 3), 'largest_change': change, 'items': num_items, 'epochs': 0, 'more': 0}
     return row | rows.environment()
 
 
@@ -173,17 +173,16 @@ def main() -> None:
     args = parser.parse_args()
     shown = ['dataset', 'method', 'seed', 'new', 'cold_recall@20', 'all_recall@20', 'seconds', 'largest_change']
     for seed in [0] if args.items else args.seeds:
-        one = {'dataset': args.dataset, 'loss': args.loss, 'seed': seed}
+        one = {'dataset': args.dataset, 'loss': args.loss, 'seed': seed, 'epochs': args.epochs, 'more': args.more}
         if args.items:
-            one |= {'dataset': 'generated', 'loss': 'bpr', 'items': args.items, 'new': args.new}
+            one = {'dataset': 'generated', 'seed': seed, 'items': args.items, 'new': args.new}
         if rows.has(args.rows, **one):
             continue
         if args.items:
             out = [run_large(args.items, args.new)]
         else:
             out = run(args.dataset, seed, args.loss, args.epochs, args.more, args.root)
-        for row in out:
-            rows.append(args.rows, row)
+        rows.append(args.rows, *out)
         print(rows.table(out, shown), flush=True)
 
 

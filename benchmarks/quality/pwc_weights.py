@@ -26,11 +26,11 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=60, help='of each run (default: %(default)s)')
     parser.add_argument('--rows', type=Path, default=RESULTS, help='the CSV file to append to')
     args = parser.parse_args()
-    known = {(row['dataset'], row['variant'], row['seed']) for row in rows.read(args.rows)}
     for dataset in args.dataset:
         for seed in args.seeds:
             for variant in args.variant:
-                if (dataset, variant, str(seed)) in known:
+                cells = {'dataset': dataset, 'variant': variant, 'seed': seed}
+                if rows.has(args.rows, **cells, epoch=args.epochs):
                     continue
                 job = run.job(dataset, 'LIRDRec', seed, {'model': {'pwc': variant}})
                 train, _ = run.views(job, args.root, test=False)
@@ -41,13 +41,11 @@ def main() -> None:
                         progress=False)  # fmt: skip
                 said = '; '.join(str(one.message) for one in caught if 'collapsed' in str(one.message))
                 print(f'{dataset}, {variant}, seed {seed}: {said or "no collapse"}', flush=True)
-                for row in monitor.rows:
-                    cells = {
-                        name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()
-                    }
-                    rows.append(
-                        args.rows, {'dataset': dataset, 'variant': variant, 'seed': seed, **cells, 'warning': said}
-                    )
+                rounded = [
+                    {name: round(value, 5) if isinstance(value, float) else value for name, value in row.items()}
+                    for row in monitor.rows
+                ]
+                rows.append(args.rows, *(cells | row | {'warning': said} for row in rounded))
 
 
 if __name__ == '__main__':

@@ -9,8 +9,9 @@ that exists is not run again, so an interrupted queue goes on where it was.
 A setting is one of the model's constructor (``model.``), of ``fit`` (``fit.``), of the content (``content.``: ``k``
 and ``weights`` of the item graph, and ``transform``, what the shared encoder reads) or of what chooses the epoch
 (``val.``: ``users``, how many of them). Experiments are lists of jobs, see ``experiments.py``; datasets are in
-``catalogues.py``. ``--rerun`` takes all from the rows with the given cells, writes none, and fails unless their
-metrics come out again, to 1e-6: on the machine that made them, others round otherwise.
+``catalogues.py``. ndcg@20 of each test user goes to the folder ``users`` beside the rows, for tests of significance.
+``--rerun`` takes all from the rows with the given cells and fails unless their metrics come out again, to 1e-6: on the
+machine that made them, others round otherwise. It writes nothing but what ``users`` lacks of them.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -44,6 +47,7 @@ ROWS = Path(__file__).parent / 'results' / 'runs.csv'
 KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
 METRICS = ['recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage']
 KS = [5, 10, 20, 50]
+ROUNDING = 1.5e-6  # rows have six decimals
 Job = dict[str, Any]
 
 
@@ -83,7 +87,9 @@ def views(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroD
 
 def build(job: Job, train: HeteroData) -> Recommender:
     r"""Returns the model of a job in its initial state."""
-    cls = catalogues.MODELS.get(job['model']) or getattr(nn, job['model'])
+    cls = catalogues.MODELS.get(job['model']) or getattr(nn, job['model'], None)
+    if not (isinstance(cls, type) and issubclass(cls, Recommender)):
+        raise ValueError(f"'model' needs to be a recommender of lirdrec_pyg.nn (got '{job['model']}')")
     settings = dict(job['settings'].get('model', {}))
     if issubclass(cls, nn.LIRDRec) and SIMILAR_TO not in train.edge_types:
         settings['num_item_layers'] = 0  # the content's k is 0
@@ -92,21 +98,27 @@ def build(job: Job, train: HeteroData) -> Recommender:
 
 def run(job: Job, root: Path) -> dict[str, Any]:
     r"""Trains and tests, and returns the row."""
-    train, val, test = views(job, root, test=True)
-    model = build(job, train)
-    clock, cpu = time.perf_counter(), time.process_time()
-    some = some_users(val, **job['settings'].get('val', {}))
-    result = fit(model, train, some, seed=job['seed'], progress=False, **job['settings'].get('fit', {}))
-    seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
+    return train_and_test(job, root)[0]
+
+
+def train_and_test(job: Job, root: Path) -> tuple[dict[str, Any], Tensor, Tensor]:
+    r"""Returns the row of a job, the test users, and ndcg@20 of each."""
+    with rows.PeakMemory() as memory:
+        train, val, test = views(job, root, test=True)
+        model = build(job, train)
+        clock, cpu = time.perf_counter(), time.process_time()
+        some = some_users(val, **job['settings'].get('val', {}))
+        result = fit(model, train, some, seed=job['seed'], progress=False, **job['settings'].get('fit', {}))
+        seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
     row = key(job)
     row |= {'best_epoch': result.best_epoch, 'epochs': len(result.history), 'seconds': round(seconds, 1)}
     row['cpu_seconds'] = round(cpu_seconds, 1)  # of all threads: what others on the machine do counts little
     with torch.no_grad():
         embeddings = model.encode(train)
-    save_per_user(job, *per_user(embeddings, test))
     for name, view in [('val', val), ('test', test)]:
         row |= {f'{name}_{k}': round(v, 6) for k, v in evaluate(embeddings, view, k=KS, metrics=METRICS).items()}
-    return row | rows.environment()
+    row |= rows.environment() | {'peak_rss_mib': round(memory.peak)}  # not that of the runs before it
+    return row, *per_user(embeddings, test)
 
 
 def some_users(view: HeteroData, users: int | None = None) -> HeteroData:
@@ -133,18 +145,27 @@ def per_user(embeddings: Embeddings, view: HeteroData, k: int = 20) -> tuple[Ten
     return users, torch.cat(value)
 
 
-def per_user_path(cells: dict[str, Any]) -> Path:
-    r"""Returns where the metrics of each user of a job are kept, for tests of significance."""
+def per_user_path(cells: dict[str, Any], path: Path = ROWS) -> Path:
+    r"""Returns where the metrics of each user of a row are kept, beside the file of the row, for tests of
+    significance."""
     name = hashlib.sha256(json.dumps({key: str(cells[key]) for key in KEYS}).encode()).hexdigest()[:16]
-    return Path(os.environ.get('USERS', 'runs/users')) / f'{name}.npz'
+    return path.parent / 'users' / f'{name}.npz'
 
 
-def save_per_user(job: Job, users: Tensor, value: Tensor) -> None:
-    path = per_user_path(key(job))
+def save_per_user(path: Path, users: Tensor, value: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    ndcg = np.full(int(users.max()) + 1, np.nan, dtype=np.float32)
+    ndcg[users.numpy()] = value.numpy()
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        np.savez(file, users=users.numpy(), ndcg=value.numpy())
+        np.savez_compressed(file, ndcg=ndcg)
+    os.chmod(file.name, 0o644)
     os.replace(file.name, path)
+
+
+def load_per_user(path: Path) -> 'pd.Series[float]':
+    r"""Returns the metric of each user that has test positives, by id."""
+    with np.load(path) as file:
+        return pd.Series(file['ndcg'].astype(float)).dropna()
 
 
 def key(job: Job) -> dict[str, Any]:
@@ -168,12 +189,17 @@ def known(path: Path) -> set[tuple[str, ...]]:
 
 def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> None:
     r"""Runs the jobs that have no row yet, or every n-th of them."""
-    index, _, count = shard.partition('/')
+    part = re.fullmatch(r'(\d+)/(\d+)', shard)
+    if part is None or int(part[1]) >= int(part[2]):
+        raise ValueError(f"'shard' needs to be of the form '0/2', the first less than the second (got '{shard}')")
     for number, one in enumerate(jobs):
         cells = tuple(str(value) for value in key(one).values())
-        if number % int(count) != int(index) or cells in known(path):
+        if number % int(part[2]) != int(part[1]) or cells in known(path):
             continue
-        row = elsewhere(one, path) or run(one, root)
+        row = elsewhere(one, path)
+        if row is None:
+            row, users, value = train_and_test(one, root)
+            save_per_user(per_user_path(row, path), users, value)
         rows.append(path, row)
         print(
             f'{one["dataset"]} {one["experiment"]} {one["variant"] or one["model"]} seed {one["seed"]}: '
@@ -189,16 +215,18 @@ def elsewhere(job: Job, path: Path) -> dict[str, Any] | None:
     cells = {name: str(value) for name, value in key(job).items()}
     for row in rows.read(path):
         if all(row[name] == cells[name] for name in KEYS if name not in ('experiment', 'variant')):
-            kept = per_user_path(row)
+            kept = per_user_path(row, path)
             if kept.is_file():
-                shutil.copyfile(kept, per_user_path(cells))
+                shutil.copyfile(kept, per_user_path(cells, path))
                 return row | cells
     return None
 
 
 def rerun(cells: list[str], root: Path, path: Path) -> float:
     r"""Runs the rows with some cells (``['experiment=main', 'seed=0']``) again, and returns the largest difference."""
-    wanted = dict(cell.split('=', 1) for cell in cells)
+    wanted = {name: value for name, _, value in (cell.partition('=') for cell in cells)}
+    if strange := wanted.keys() - {name for row in rows.read(path)[:1] for name in row}:
+        raise ValueError(f"'rerun' needs cells like 'seed=0' of the columns of '{path}' (got {sorted(strange)})")
     found = [row for row in rows.read(path) if all(row[name] == value for name, value in wanted.items())]
     if not found:
         raise ValueError(f"no row of '{path}' has the cells {wanted}")
@@ -209,10 +237,13 @@ def rerun(cells: list[str], root: Path, path: Path) -> float:
         if key(one)['split'] != old['split']:
             raise ValueError(f"'split' needs to be that of the row, {old['split']} (got {key(one)['split']})")
         torch.set_num_threads(int(old['threads']))
-        new = run(one, root)
+        new, users, value = train_and_test(one, root)
         difference = max(abs(new[name] - float(value)) for name, value in old.items() if '@' in name)
         name = ' '.join([old['dataset'], old['experiment'], old['variant'] or old['model'], 'seed', old['seed']])
         print(f'{name}: test ndcg@20 {new["test_ndcg@20"]:.6f}, metrics at most {difference:.1e} away', flush=True)
+        kept = per_user_path(old, path)
+        if difference <= ROUNDING and not kept.is_file():
+            save_per_user(kept, users, value)
         largest = max(largest, difference)
     return largest
 
@@ -236,21 +267,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
     parser.add_argument('--dataset', nargs='+', default=['scientific'], help='one or more of catalogues.py')
-    parser.add_argument('--model', default='LIRDRec', help='a class of lirdrec_pyg.nn (default: %(default)s)')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='one run for each')
-    parser.add_argument('--set', nargs='*', default=[], metavar='GROUP.NAME=VALUE', help='settings')
+    parser.add_argument('--model', help='a class of lirdrec_pyg.nn (default: LIRDRec)')
+    parser.add_argument('--seeds', type=int, nargs='+', help='one run for each (default: 0 1 2 3 4)')
+    parser.add_argument('--set', nargs='*', metavar='GROUP.NAME=VALUE', help='settings')
     parser.add_argument('--experiment', nargs='+', help='run these experiments instead')
     parser.add_argument('--rerun', nargs='+', metavar='CELL=VALUE', help='run the rows with these cells again')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the CSV file to append to')
     parser.add_argument('--shard', default='0/1', help='run only every n-th job: 0/2 here, 1/2 there')
     args = parser.parse_args()
     if args.rerun:
-        if rerun(args.rerun, args.root, args.rows) > 1.5e-6:  # rows are rounded to six decimals
+        if rerun(args.rerun, args.root, args.rows) > ROUNDING:
             sys.exit('these rows did not come out again')
         return
     if args.experiment:
         from benchmarks.quality import experiments
 
+        if strange := set(args.experiment) - experiments.EXPERIMENTS.keys():
+            parser.error(f'--experiment takes {list(experiments.EXPERIMENTS)} (got {sorted(strange)})')
+        if any(given is not None for given in (args.model, args.seeds, args.set)):
+            parser.error('--experiment decides about --model, --seeds and --set')
         jobs = [
             job
             for name in args.experiment
@@ -258,7 +293,8 @@ def main() -> None:
             for job in experiments.EXPERIMENTS[name](dataset)
         ]
     else:
-        jobs = [job(dataset, args.model, seed, parse(args.set)) for dataset in args.dataset for seed in args.seeds]
+        model, seeds, settings = args.model or 'LIRDRec', args.seeds or range(5), parse(args.set or [])
+        jobs = [job(dataset, model, seed, settings) for dataset in args.dataset for seed in seeds]
     run_all(copy.deepcopy(jobs), args.root, args.rows, args.shard)
 
 

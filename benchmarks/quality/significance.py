@@ -3,11 +3,13 @@ difference, and writes ``results/significance.csv``.
 
     python -m benchmarks.quality.significance --experiment main ablation --against LIRDRec
 
-The metrics of each user are those that ``run.py`` keeps in ``runs/users``; seeds without them are left out, and what
-was found from more seeds stays.
+The metrics of each user are those that ``run.py`` keeps in the folder ``users`` beside the rows; seeds without them are
+left out, and named. What was found from more seeds stays, as long as there are rows of these settings.
 """
 
 import argparse
+import hashlib
+import json
 import os
 import sys
 from pathlib import Path
@@ -17,42 +19,39 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp
 
-from benchmarks.quality.run import KEYS, ROWS, per_user_path
+from benchmarks.quality.run import KEYS, ROWS, load_per_user, per_user_path
 
 EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden']
 RESULTS = Path(__file__).parent / 'results' / 'significance.csv'
 
 
-def known(part: pd.DataFrame) -> pd.DataFrame:
+def known(part: pd.DataFrame, path: Path = ROWS) -> pd.DataFrame:
     r"""Returns the rows, one for each seed, of which the metrics of each user are there."""
-    return part[[per_user_path(cells).is_file() for cells in part[list(KEYS)].to_dict('records')]]
+    return part[[per_user_path(cells, path).is_file() for cells in part[list(KEYS)].to_dict('records')]]
 
 
-def per_user(part: pd.DataFrame) -> 'pd.Series[float]':
+def per_user(part: pd.DataFrame, path: Path = ROWS) -> 'pd.Series[float]':
     r"""Returns ndcg@20 of each user, averaged over the rows."""
-    out = []
-    for cells in part[list(KEYS)].to_dict('records'):
-        with np.load(per_user_path(cells)) as file:
-            out.append(pd.Series(file['ndcg'], index=file['users']))
+    out = [load_per_user(per_user_path(cells, path)) for cells in part[list(KEYS)].to_dict('records')]
     return pd.concat(out, axis=1).mean(axis=1)
 
 
-def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str, Any]]:
+def compare(rows: pd.DataFrame, experiment: str, against: str, path: Path = ROWS) -> list[dict[str, Any]]:
     r"""Returns a row for each variant of each dataset of an experiment, against another variant, over the seeds of
     both that are known."""
     out = []
-    for dataset, part in rows[rows['experiment'] == experiment].groupby('dataset'):
-        if part.duplicated(['variant', 'seed']).any():
+    for dataset, whole in rows[rows['experiment'] == experiment].groupby('dataset'):
+        if whole.duplicated(['variant', 'seed']).any():
             raise ValueError(
                 f"'{experiment}' on {dataset} needs to have one row for each variant and seed: drop the old"
             )
-        part = known(part)
+        part = known(whole, path)
         paper = part[part['variant'] == against]
         for variant, group in part.groupby('variant'):
             seeds = set(group['seed']) & set(paper['seed'])
             if variant == against or not seeds:
                 continue
-            value, base = (per_user(own[own['seed'].isin(seeds)]) for own in (group, paper))
+            value, base = (per_user(own[own['seed'].isin(seeds)], path) for own in (group, paper))
             difference = (value - base).to_numpy()
             test = ttest_1samp(difference, 0.0) if np.any(difference) else None
             out.append({
@@ -61,8 +60,33 @@ def compare(rows: pd.DataFrame, experiment: str, against: str) -> list[dict[str,
                 'difference': round(float(difference.mean()), 6),
                 'relative': round(float(difference.mean() / base.mean()), 4),
                 'p': float(f'{test.pvalue:.3g}') if test else 1.0,
+                'sd': round(float(difference.std(ddof=1)), 6),
+                'settings': digest(whole, str(variant), against),
             })  # fmt: skip
     return out
+
+
+def digest(part: pd.DataFrame, *variants: str) -> str:
+    r"""Returns what changes with the settings of the variants, given the rows of an experiment on a dataset."""
+    found = [sorted(set(part[part['variant'] == variant]['settings'])) for variant in variants]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:8]
+
+
+def current(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    r"""Returns the comparisons of which there are rows with the same settings."""
+    parts = dict(iter(rows.groupby(['experiment', 'dataset'])))
+    kept = []
+    for one in table.to_dict('records'):
+        part = parts.get((one['experiment'], one['dataset']))
+        names = (one['variant'], one['against'])
+        there = part is not None and set(names) <= set(part['variant'])
+        kept.append(there and digest(part, *names) == one['settings'])
+    return table[kept]
+
+
+def read(path: Path) -> pd.DataFrame:
+    r"""Returns the rows of ``run.py``, with the cells that tell them apart as they stand in the file."""
+    return pd.read_csv(path, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
 
 
 def main() -> None:
@@ -72,18 +96,23 @@ def main() -> None:
     parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of run.py')
     parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')
     args = parser.parse_args()
-    rows = pd.read_csv(args.rows, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
-    table = pd.DataFrame([row for name in args.experiment for row in compare(rows, name, args.against)])
+    rows = read(args.rows)
+    new = [row for name in args.experiment for row in compare(rows, name, args.against, args.rows)]
+    table = pd.DataFrame(new)
     if args.out.is_file():  # where the metrics of each user are gone, what was found before stays
-        table = pd.concat([pd.read_csv(args.out), table], ignore_index=True)
+        table = pd.concat([current(pd.read_csv(args.out), rows), table], ignore_index=True)
     if table.empty:
-        sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' in runs/users")
+        sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' beside '{args.rows}'")
     table = table.sort_values('seeds', kind='stable')
     table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last').sort_index()
     temporary = args.out.with_suffix('.tmp')
     table.to_csv(temporary, index=False)
     os.replace(temporary, args.out)
     print(table.to_string(index=False))
+    for name in args.experiment:
+        part = rows[rows['experiment'] == name]
+        if lost := len(part) - len(known(part, args.rows)):
+            print(f'{name}: {lost} of {len(part)} rows lack the metrics of each user (`run.py --rerun` makes them)')
 
 
 if __name__ == '__main__':

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.markdown import paired, read, spread, table
-from benchmarks.quality import experiments
+from benchmarks.markdown import once, paired, read, spread, table
+from benchmarks.quality import experiments, significance
 from benchmarks.speed import tables as speed
 
 ROOT = Path(__file__).parents[2]
@@ -147,13 +147,20 @@ def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple
 
 
 def p_values(experiment: str, dataset: str) -> dict[str, str]:
-    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are."""
+    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are, and of
+    how many seeds it is where there are rows of more."""
     path = RESULTS / 'significance.csv'
     if not path.is_file():
         return {}
-    rows = pd.read_csv(path)
-    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset) & (rows['against'] == 'LIRDRec')]
-    return {variant: probability(p) for variant, p in zip(rows['variant'], holm(rows['p'].to_list()), strict=True)}
+    rows = significance.read(RESULTS / 'runs.csv')
+    found = significance.current(pd.read_csv(path), rows)
+    found = found[(found['experiment'] == experiment) & (found['dataset'] == dataset) & (found['against'] == 'LIRDRec')]
+    counts = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)].groupby('variant').size()
+    out = {}
+    for variant, seeds, p in zip(found['variant'], found['seeds'], holm(found['p'].to_list()), strict=True):
+        fewer = bool(seeds < min(counts[variant], counts['LIRDRec']))
+        out[variant] = probability(p) + f' (of {seeds})' * fewer
+    return out
 
 
 def holm(values: list[float]) -> list[float]:
@@ -250,7 +257,7 @@ def sequential(dataset: str) -> str:
 
 def pwc(dataset: str) -> str:
     r"""The weights of the views that each variant of PWC ends with, and how often the monitor warned."""
-    rows = read(RESULTS / 'pwc.csv', dataset=dataset)
+    rows = once(read(RESULTS / 'pwc.csv', dataset=dataset), 'variant', 'seed', 'epoch', 'view')
     views = list(dict.fromkeys(rows['view']))
     lines = []
     for variant, part in rows.groupby('variant', sort=False):
@@ -268,25 +275,28 @@ def cold(dataset: str = '') -> str:
     r"""One item in five never seen in training; on all datasets, or on one."""
     rows = read(RESULTS / 'cold.csv', **({'dataset': dataset} if dataset else {}))
     rows = rows.astype({'item_graph': object, 'id_rows': object}).fillna({'item_graph': '', 'id_rows': ''})
+    rows = once(rows, 'dataset', 'model', 'item_graph', 'id_rows', 'seed')
     lines = []
     for on, group in rows.groupby('dataset', sort=False):
         where = '' if dataset else f'{NAMES.get(str(on), on)}: '
         for (model, graph, ids), part in group.groupby(['model', 'item_graph', 'id_rows'], sort=False):
             graph = {'': '', 'knn': '', 'none': 'no item graph'}.get(graph, f'{graph} item graph')
             name = ', '.join(filter(None, [model, graph, ids and f'{ids} IDs']))
-            cells = [spread(part[metric]) for metric in ('cold_recall@20', 'cold_ndcg@20', 'all_recall@20')]
+            metrics = ('cold_recall@20', 'cold_ndcg@20', 'all_recall@20', 'all_ndcg@20')
+            cells = [spread(part[metric]) for metric in metrics]
             lines.append([f'{where}{name} ({len(part)})', *cells])
         chance = (20 / group['cold_items']).clip(upper=1).mean()
-        lines.append([f'{where}by chance', f'{chance:.4f}'.removeprefix('0'), '', ''])
-    header = ['model (seeds)', 'recall@20 among cold items', 'ndcg@20 among cold items', 'recall@20 among all items']
+        lines.append([f'{where}by chance', f'{chance:.4f}'.removeprefix('0'), '', '', ''])
+    header = ['model (seeds)', 'recall@20 among cold items', 'ndcg@20', 'recall@20 among all items', 'ndcg@20']
     return table(header, lines)
 
 
 def bias(dataset: str) -> str:
     r"""How much more features move items than IDs do, where both are trained, and what becomes of validation recall."""
-    rows = read(RESULTS / 'gradient_bias.csv', dataset=dataset, parts='both')
-    rows['moved'] = rows['item_update'] / rows['norm']
     usual = {'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam', 'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own'}
+    rows = read(RESULTS / 'gradient_bias.csv', dataset=dataset, parts='both')
+    rows = once(rows, 'model', *usual, 'seed', 'epoch', 'name')
+    rows['moved'] = rows['item_update'] / rows['norm']
     words = {
         'keep': '{:.0%} of the interactions', 'loss': '{}', 'optimizer': 'SGD', 'init': 'IDs as long as the features',
         'id_scale': 'times {:g}', 'feature_norm': 'features of length one',
@@ -348,7 +358,7 @@ def precision() -> str:
 
 def onboard() -> str:
     r"""Items onboarded, made anew with the same weights, trained on, or there from the start."""
-    rows = read(RESULTS / 'onboard.csv')
+    rows = once(read(RESULTS / 'onboard.csv'), 'dataset', 'method', 'seed')
     lines = []
     for dataset, group in rows.groupby('dataset', sort=False):
         recall = {
@@ -376,7 +386,7 @@ def onboard() -> str:
 
 def fold_in(dataset: str) -> str:
     r"""Users folded in, or in training from the start."""
-    rows = read(RESULTS / 'fold_in.csv', dataset=dataset)
+    rows = once(read(RESULTS / 'fold_in.csv', dataset=dataset), 'method', 'seed')
     names = {'folded in (none)': 'folded in', 'folded in (mean)': "folded in with the others' mean free vectors"}
     base = rows[rows['method'] == 'trained with them'].set_index('seed')
     lines = []
