@@ -97,7 +97,7 @@ def test_probabilities_are_corrected_for_their_number(results):
     assert tables.holm([]) == []
     names = ['softmax', 'PCA', 'other']
     cells = {'experiment': 'ablation', 'dataset': 'fake', 'against': 'LIRDRec'}
-    runs(results, 'ablation', 'fake', LIRDRec=[0.1, 0.2], **dict.fromkeys(names, [0.1, 0.2]))
+    runs(results, 'ablation', 'fake', LIRDRec=[0.1, 0.2], **dict.fromkeys(names, (0.1, 0.2)))
     rows = [{**cells, 'variant': name, 'p': p} for name, p in zip(names, (0.02, 0.01, 0.2), strict=True)]
     compared(results, *rows)
     assert tables.p_values('ablation', 'fake') == {'softmax': '0.04', 'PCA': '0.03', 'other': '0.2'}

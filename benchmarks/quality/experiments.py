@@ -119,6 +119,15 @@ def best_candidate(dataset: str, model: str) -> tuple[str, Settings]:
     return model, json.loads(best['settings'])
 
 
+def untuned(dataset: str) -> Iterator[Job]:
+    r"""What does our configuration reach as it stands, without a choice for the dataset but that of the temperature,
+    lower where there are more items?"""
+    settings: Settings = {'model': {'temperature': 0.1} if dataset in LARGER else {}, 'fit': {'monitor': 'ndcg@20'}}
+    return jobs(
+        'preset, untuned', dataset, {'SoftmaxLIRDRec': trained(dataset, 'SoftmaxLIRDRec', settings)}, seeds(dataset)
+    )
+
+
 def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
     r"""Returns the settings that ``tune.py`` chose by a metric; a model that was not tuned on a dataset takes those of
     Scientific, but for the weights of modalities that the dataset may not have."""
@@ -226,5 +235,6 @@ EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'transfer': transfer,
     'preset': preset,
     'preset, candidates': candidates,
+    'preset, untuned': untuned,
     'preset, hidden': functools.partial(preset, hidden=True),
 }
