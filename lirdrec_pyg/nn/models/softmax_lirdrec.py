@@ -12,8 +12,8 @@ class SoftmaxLIRDRec(LIRDRec):
     ``scoring='cosine'`` serves them better. Where the next interaction is asked for and times are known, make it
     sequential by ``history=10`` and :class:`~lirdrec_pyg.transforms.History`; on dense interactions with poor content,
     add :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. The more items there are to tell
-    apart, the lower the temperature: with some thousands, 0.1 is much better than 0.2. Validation alone chose all
-    this, see ``docs/evidence.md`` for what it buys and where.
+    apart, the lower the temperature: with some thousands, 0.1 is much better than 0.2. See ``docs/evidence.md`` for how
+    this was chosen, what it buys and where.
 
     Args:
         num_users (int): The number of users.
