@@ -51,7 +51,7 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).run --root $(DATA) --experiment 'item IDs' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment transfer --dataset scientific movielens
 	$(Q).run --root $(DATA) --experiment 'preset, candidates' --dataset scientific_text microlens_50k
-	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' --dataset scientific movielens scientific_text microlens_50k
+	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' 'preset, untuned' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment precision --dataset scientific
 	$(Q).run --root $(DATA) --experiment text --dataset scientific_text
 	$(Q).missing --root $(DATA)

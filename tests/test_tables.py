@@ -173,6 +173,15 @@ def test_sequential_variants_stand_beside_their_likes(results):
     assert '| .2500 | +25.0% |' in lines[5]
 
 
+def test_ours_as_it_stands_is_set_against_both_tuned(results):
+    runs(results, 'preset, hidden', 'fake', LIRDRec=[0.19, 0.21], SoftmaxLIRDRec=[0.24, 0.26])
+    tuned = pd.read_csv(results / 'runs.csv')
+    assert 'No rows yet' in made('untuned')
+    runs(results, 'preset, untuned', 'fake', SoftmaxLIRDRec=[0.22])
+    pd.concat([tuned, pd.read_csv(results / 'runs.csv')]).to_csv(results / 'runs.csv', index=False)
+    assert '| fake (1) | .2200 | .2200 | +10.0% | .2000 ± .0141 | .2500 ± .0141 |' in made('untuned')
+
+
 def test_published_sets_stand_beside_what_is_known(results):
     runs(results, '', 'baby', LIRDRec=[0.1, 0.2])
     rows = pd.read_csv(results / 'runs.csv').assign(model='LIRDRec', settings='{}')

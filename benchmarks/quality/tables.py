@@ -216,6 +216,21 @@ def preset(kind: str = '') -> str:
     return table([*header, 'change', 'p', 'times faster trained'], lines)
 
 
+def untuned() -> str:
+    r"""Our configuration as it stands, against both tuned."""
+    tuned = read(RESULTS / 'runs.csv', experiment='preset, hidden')
+    lines = []
+    for dataset, part in read(RESULTS / 'runs.csv', experiment='preset, untuned').groupby('dataset', sort=False):
+        found = dict(iter(tuned[tuned['dataset'] == dataset].groupby('variant')))
+        paper, ours = (found[name]['test_ndcg@20'] for name in ('LIRDRec', 'SoftmaxLIRDRec'))
+        value = part['test_ndcg@20']
+        change = f'{value.mean() / paper.mean() - 1:+.1%}'
+        name = f'{NAMES.get(str(dataset), dataset)} ({len(part)})'
+        lines.append([name, spread(part['test_recall@20']), spread(value), change, spread(paper), spread(ours)])
+    header = ['dataset (seeds)', 'recall@20', 'ndcg@20', 'against LIRDRec', 'LIRDRec, tuned', 'SoftmaxLIRDRec, tuned']
+    return table(header, lines)
+
+
 def candidates() -> str:
     r"""The settings that the larger datasets choose from, by validation; the best of each model is bold."""
     rows = read(RESULTS / 'runs.csv', experiment='preset, candidates', seed=0)
@@ -411,6 +426,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'ablation': ablation,
     'item_ids': functools.partial(ablation, experiment='item IDs'),
     'preset': preset,
+    'untuned': untuned,
     'candidates': candidates,
     'sequential': sequential,
     'pwc': pwc,
