@@ -197,8 +197,8 @@ def ablation(dataset: str) -> Iterator[Job]:
 
 def item_ids(dataset: str) -> Iterator[Job]:
     r"""Does LIRDRec gain by a vector for each item, as one more view, or lose if these take the place of its content?
-    All train as in :func:`ablation`, and the width of all embeddings together is that of LIRDRec with such a view, but
-    for the paper's, which comes first."""
+    All train as in :func:`ablation`, but for LightGCN, which was tuned; and all are as wide as LIRDRec with such a
+    view, but for the paper's, which comes first."""
     views = 2 if dataset == 'scientific_text' else 3
     width = 64 * (views + 1)
     ids = functools.partial(ablated, dataset, 'Ablated', own=False, shared=False, item_ids=True, hidden_channels=width)
@@ -208,7 +208,12 @@ def item_ids(dataset: str) -> Iterator[Job]:
         'LIRDRec and item IDs': ablated(dataset, 'Ablated', item_ids=True),
         'item IDs alone': ids(),
         'item IDs alone, no item graph': ids(content={'k': 0}),
+        'LightGCN, as wide': ('LightGCN', copy.deepcopy(chosen(dataset)['LightGCN']['settings'])),
     }
+    _, wide = variants['LightGCN, as wide']
+    wide['model']['hidden_channels'] = width
+    if dataset == 'microlens_50k':
+        wide |= QUICK
     return jobs('item IDs', dataset, variants, seeds(dataset))
 
 
