@@ -23,8 +23,7 @@ from torch_geometric.transforms import Compose
 
 from lirdrec_pyg import LIRDRec, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal, MovieLens100K
-from lirdrec_pyg.onboard import encode_new_items, fold_in_users, item_layers, onboard_items
-from lirdrec_pyg.retrieve import Retriever
+from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 

@@ -25,7 +25,7 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset
-from lirdrec_pyg.fit import FORMAT, fingerprint, load_checkpoint, save_atomically
+from lirdrec_pyg.training.trainer import FORMAT, fingerprint, load_checkpoint, save_atomically
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 

@@ -34,9 +34,9 @@ from torch_geometric.data import HeteroData
 import lirdrec_pyg
 from lirdrec_pyg import Callback, Embeddings, LIRDRec, Recommender, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset, MovieLens100K
-from lirdrec_pyg.diagnostics import GradientBiasProbe
-from lirdrec_pyg.losses import softmax_loss
 from lirdrec_pyg.nn import FREEDOM, VBPR
+from lirdrec_pyg.nn.objectives import softmax_loss
+from lirdrec_pyg.training.probes import GradientBiasProbe
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, modalities
 

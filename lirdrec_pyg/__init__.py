@@ -1,13 +1,20 @@
 r"""ID-free multimodal recommendation on PyTorch Geometric."""
 
 from lirdrec_pyg import datasets, nn, transforms
-from lirdrec_pyg.evaluate import evaluate
-from lirdrec_pyg.fit import Callback, FitResult, fit, load_model
-from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
-from lirdrec_pyg.onboard import encode_new_items, fold_in_users, item_layers, onboard_items
-from lirdrec_pyg.retrieve import Retriever, recommend
-from lirdrec_pyg.sampling import BPRSampler
+from lirdrec_pyg.ranking import evaluate
+from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items, recommend
+from lirdrec_pyg.training import (
+    BPRSampler,
+    Callback,
+    FitResult,
+    LazyAdam,
+    MappedFeatures,
+    MiniBatches,
+    encode_layerwise,
+    fit,
+    load_model,
+)
 from lirdrec_pyg.typing import Embeddings
 
 __version__ = '0.1.0'

@@ -14,7 +14,7 @@ Everything a model sees is one :class:`~torch_geometric.data.HeteroData`:
 * ``adj_t`` and ``edge_weight`` of ``interacts``, ``rev_interacts`` and ``similar_to``, written by
   :class:`~lirdrec_pyg.transforms.InteractionGraph`.
 * ``data['user'].history`` ``[U, n]`` and ``data['user', 'interacts', 'item'].history`` ``[E, n]``, the latest items of
-  each user and before each interaction, written by :class:`~lirdrec_pyg.transforms.History`.
+  each user and before each interaction, written by :class:`~lirdrec_pyg.transforms.RecentItems`.
 * ``data['user'].raw_id``, ``data['item'].raw_id`` and, where known, ``data['item'].title``: lists of :class:`str`.
 """
 

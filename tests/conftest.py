@@ -4,7 +4,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import Compose
 
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 
 torch.set_num_threads(1)  # the tensors are tiny
 
@@ -16,9 +16,9 @@ def data() -> HeteroData:
 
 
 @pytest.fixture
-def views(data) -> tuple[HeteroData, HeteroData, HeteroData]:
+def splits(data) -> tuple[HeteroData, HeteroData, HeteroData]:
     train, val, test = FixedSplit()(data)
-    return InteractionGraph()(History(4)(train)), val, test
+    return InteractionGraph()(RecentItems(4)(train)), val, test
 
 
 @pytest.fixture(autouse=True)

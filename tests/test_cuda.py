@@ -29,9 +29,9 @@ MODELS = {
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
 
 
-def prepared(name, views, layout='csr'):
+def prepared(name, splits, layout='csr'):
     cls, kwargs = MODELS[name]
-    train = InteractionGraph(layout)(views[0])
+    train = InteractionGraph(layout)(splits[0])
     return cls.from_data(train, seed=0, hidden_channels=16, **kwargs), train
 
 
@@ -42,8 +42,8 @@ def triplets(train):
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('name', MODELS)
-def test_loss_and_gradients_agree(name, layout, views):
-    model, train = prepared(name, views, layout)
+def test_loss_and_gradients_agree(name, layout, splits):
+    model, train = prepared(name, splits, layout)
     found = {}
     for device in ('cpu', 'cuda'):
         model, graph = model.to(device), copy(train).to(device)
@@ -69,30 +69,30 @@ def test_loss_and_gradients_agree(name, layout, views):
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 @pytest.mark.parametrize('name', ['LIRDRec', 'SoftmaxLIRDRec'])
-def test_training_agrees(name, precision, views):
+def test_training_agrees(name, precision, splits):
     history = {}
     for device in ('cpu', 'cuda'):
-        model, train = prepared(name, views)
+        model, train = prepared(name, splits)
         result = fit(
-            model.to(device), train.to(device), views[1], epochs=5, batch_size=64, precision=precision, progress=False
+            model.to(device), train.to(device), splits[1], epochs=5, batch_size=64, precision=precision, progress=False
         )
         history[device] = [row['loss'] for row in result.history]
     assert history['cuda'] == pytest.approx(history['cpu'], rel=1e-3 if precision == 'fp32' else 3e-2)
 
 
-def test_metrics_agree(views):
-    model, train = prepared('LIRDRec', views)
+def test_metrics_agree(splits):
+    model, train = prepared('LIRDRec', splits)
     embeddings = model.encode(train)
-    expected = evaluate(embeddings, views[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr'])
+    expected = evaluate(embeddings, splits[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr'])
     found = evaluate(
-        type(embeddings)(*(z.cuda() for z in embeddings)), views[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr']
+        type(embeddings)(*(z.cuda() for z in embeddings)), splits[2], k=[5, 10], metrics=['recall', 'ndcg', 'mrr']
     )
     assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize('name', ['LIRDRec', 'LIRDRec-softmax', 'SoftmaxLIRDRec', 'LightGCN', 'VBPR'])
-def test_a_step_does_not_wait_for_the_device(name, views):
-    model, train = prepared(name, views)
+def test_a_step_does_not_wait_for_the_device(name, splits):
+    model, train = prepared(name, splits)
     model, train = model.cuda().train(), train.cuda()
     batch = [index.cuda() for index in triplets(train)]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -114,12 +114,12 @@ def test_a_step_does_not_wait_for_the_device(name, views):
     assert last < first
 
 
-def test_checkpoints_cross_devices(views, tmp_path):
-    model, train = prepared('LIRDRec', views)
+def test_checkpoints_cross_devices(splits, tmp_path):
+    model, train = prepared('LIRDRec', splits)
     kwargs = {'batch_size': 64, 'progress': False, 'checkpoint': tmp_path / 'c.pt'}
-    fit(model.cuda(), copy(train).cuda(), views[1], epochs=2, **kwargs)
-    resumed, _ = prepared('LIRDRec', views)
-    result = fit(resumed.cuda(), copy(train).cuda(), views[1], epochs=4, resume=True, **kwargs)
+    fit(model.cuda(), copy(train).cuda(), splits[1], epochs=2, **kwargs)
+    resumed, _ = prepared('LIRDRec', splits)
+    result = fit(resumed.cuda(), copy(train).cuda(), splits[1], epochs=4, resume=True, **kwargs)
     assert [row['epoch'] for row in result.history] == [1, 2, 3, 4]
     loaded = load_model(LIRDRec, tmp_path / 'c.pt')
     with torch.no_grad():

@@ -20,8 +20,8 @@ from torch_geometric.data import HeteroData
 from benchmarks import rows
 from benchmarks.quality import catalogues
 from lirdrec_pyg import Embeddings, LIRDRec, Popularity, evaluate, fit
-from lirdrec_pyg.nn.fused import normalize
-from lirdrec_pyg.onboard import fold_in_users, item_layers
+from lirdrec_pyg.nn.kernels import normalize
+from lirdrec_pyg.serving import fold_in_users, item_layers
 from lirdrec_pyg.transforms import InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, USER
 

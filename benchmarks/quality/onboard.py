@@ -33,7 +33,7 @@ from benchmarks import rows
 from benchmarks.quality import catalogues
 from benchmarks.speed.graphs import power_law, with_features
 from lirdrec_pyg import Embeddings, LIRDRec, encode_new_items, evaluate, fit, item_layers, onboard_items
-from lirdrec_pyg.evaluate import top_k
+from lirdrec_pyg.ranking import top_k
 from lirdrec_pyg.transforms import DCT, ColdItemSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks import rows
 from benchmarks.quality import run
 from lirdrec_pyg import fit
-from lirdrec_pyg.diagnostics import ModalityWeightMonitor
+from lirdrec_pyg.training.probes import ModalityWeightMonitor
 
 RESULTS = Path(__file__).parent / 'results' / 'pwc.csv'
 VARIANTS = ['released', 'ema', 'attention', 'static', 'uniform']

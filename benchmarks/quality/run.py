@@ -39,8 +39,8 @@ from torch_geometric.metrics.link_pred import LinkPredMetricData
 from benchmarks import rows
 from benchmarks.quality import catalogues
 from lirdrec_pyg import Embeddings, Recommender, evaluate, fit, nn
-from lirdrec_pyg.evaluate import top_k
-from lirdrec_pyg.transforms import History, InteractionGraph
+from lirdrec_pyg.ranking import top_k
+from lirdrec_pyg.transforms import InteractionGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 ROWS = Path(__file__).parent / 'results' / 'runs.csv'
@@ -80,7 +80,7 @@ def views(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroD
         train, val = catalogues.hide(train, val, latest=job['dataset'] in catalogues.BY_TIME)
     train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
     if settings.get('model', {}).get('history'):
-        train = History(settings['model']['history'])(train)
+        train = RecentItems(settings['model']['history'])(train)
     train = InteractionGraph()(train)
     return (train, val, held_out) if test else (train, val)
 

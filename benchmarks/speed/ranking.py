@@ -24,7 +24,7 @@ from benchmarks import rows
 from benchmarks.speed.graphs import SIZES, interactions
 from benchmarks.speed.peak import extra_memory
 from lirdrec_pyg import Embeddings, evaluate
-from lirdrec_pyg.evaluate import METRICS
+from lirdrec_pyg.ranking import METRICS
 from lirdrec_pyg.transforms import FixedSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 

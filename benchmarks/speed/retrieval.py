@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 
 from benchmarks import rows
-from lirdrec_pyg.retrieve import Retriever
+from lirdrec_pyg.serving import Retriever
 from lirdrec_pyg.typing import Embeddings
 
 RESULTS = Path(__file__).parent / 'results' / 'retrieval.csv'

@@ -26,7 +26,7 @@ from torch_geometric.data import HeteroData
 from benchmarks import rows
 from benchmarks.speed.graphs import power_law
 from lirdrec_pyg import LIRDRec
-from lirdrec_pyg.minibatch import LazyAdam, MappedFeatures, MiniBatches
+from lirdrec_pyg.training.minibatch import LazyAdam, MappedFeatures, MiniBatches
 from lirdrec_pyg.transforms import InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.transforms.item_knn_graph import exact_knn
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER

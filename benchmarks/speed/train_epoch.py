@@ -27,8 +27,8 @@ from benchmarks import rows
 from benchmarks.speed.graphs import interactions, with_features
 from benchmarks.speed.straightforward import Trainer, time_epoch
 from lirdrec_pyg import BPRSampler, Callback, LIRDRec, fit
-from lirdrec_pyg.fit import FitResult
-from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.training.trainer import FitResult
+from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, HalfPrecision, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 RESULTS = Path(__file__).parent / 'results' / 'train_epoch.csv'
@@ -65,10 +65,8 @@ class Ours:
 
 def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str, float]:
     r"""Returns the median milliseconds of each phase of a step."""
-    from lirdrec_pyg.fit import _half
-
     model, device = ours.model, ours.device
-    train = _half(ours.train, torch.device(device)) if ours.precision == 'bf16' else ours.train
+    train = HalfPrecision()(ours.train) if ours.precision == 'bf16' else ours.train
     spent: dict[str, float] = defaultdict(float)
     direction = ['forward']
 

@@ -1,5 +1,5 @@
-from lirdrec_pyg.nn.history import HistoryEncoder
-from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
+from lirdrec_pyg.nn.encoder import ModalityEncoder
+from lirdrec_pyg.nn.fusion import PWC
 from lirdrec_pyg.nn.models import (
     BM3,
     BPRMF,
@@ -14,7 +14,7 @@ from lirdrec_pyg.nn.models import (
     SoftmaxLIRDRec,
 )
 from lirdrec_pyg.nn.propagation import Propagation, WeightedLGConv
-from lirdrec_pyg.nn.pwc import PWC
+from lirdrec_pyg.nn.recent_items import RecentItemsEncoder
 
 __all__ = [
     'BM3',
@@ -24,12 +24,12 @@ __all__ = [
     'PWC',
     'VBPR',
     'ContentKNN',
-    'HistoryEncoder',
     'LIRDRec',
     'LightGCN',
     'ModalityEncoder',
     'Popularity',
     'Propagation',
+    'RecentItemsEncoder',
     'Recommender',
     'SoftmaxLIRDRec',
     'WeightedLGConv',

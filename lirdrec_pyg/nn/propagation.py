@@ -9,7 +9,7 @@ from torch_geometric.nn import LGConv
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils import is_torch_sparse_tensor, spmm
 
-from lirdrec_pyg.nn import fused
+from lirdrec_pyg.nn import kernels
 from lirdrec_pyg.typing import INTERACTS, REV_INTERACTS, SIMILAR_TO
 
 Edges = tuple[Adj, OptTensor]  # adjacency, weight (None where the adjacency carries it)
@@ -96,7 +96,7 @@ class Propagation(Module):
         """
         if self.num_layers == 0 or _is_plain(to_item[0]):
             if normalize:
-                user, item = fused.normalize(user), fused.normalize(item)
+                user, item = kernels.normalize(user), kernels.normalize(item)
             out = _horner(self.conv, self.num_layers, user.flatten(1), item.flatten(1), to_item, to_user)
             return out[0].view_as(user), out[1].view_as(item)
         return _SymmetricSum.apply(self.conv, self.num_layers, user, item, to_item, to_user, normalize)
@@ -179,7 +179,7 @@ class _SymmetricSum(torch.autograd.Function):
     ) -> Any:
         ctx.args = conv, num_layers, to_item, to_user
         if normalize:
-            (user, user_norm), (item, item_norm) = fused.normalized(user), fused.normalized(item)
+            (user, user_norm), (item, item_norm) = kernels.normalized(user), kernels.normalized(item)
             ctx.save_for_backward(user, user_norm, item, item_norm)
         return _horner_views(conv, num_layers, user, item, to_item, to_user)
 
@@ -189,8 +189,8 @@ class _SymmetricSum(torch.autograd.Function):
         conv, num_layers, to_item, to_user = ctx.args
         user, item = _horner_views(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user)
         if ctx.saved_tensors:
-            user = fused.normalized_backward_(user, *ctx.saved_tensors[:2])
-            item = fused.normalized_backward_(item, *ctx.saved_tensors[2:])
+            user = kernels.normalized_backward_(user, *ctx.saved_tensors[:2])
+            item = kernels.normalized_backward_(item, *ctx.saved_tensors[2:])
         return None, None, user, item, None, None, None
 
 

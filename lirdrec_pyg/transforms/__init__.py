@@ -1,9 +1,11 @@
 from lirdrec_pyg.transforms.collaborative_features import CollaborativeFeatures
 from lirdrec_pyg.transforms.dct import DCT
-from lirdrec_pyg.transforms.history import History
+from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
+from lirdrec_pyg.transforms.half_precision import HalfPrecision
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph
 from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph
 from lirdrec_pyg.transforms.pca import PCA
+from lirdrec_pyg.transforms.recent_items import RecentItems
 from lirdrec_pyg.transforms.splits import ColdItemSplit, FixedSplit, LeaveLastOut, RandomSplit, TemporalSplit
 
 __all__ = [
@@ -12,10 +14,12 @@ __all__ = [
     'ColdItemSplit',
     'CollaborativeFeatures',
     'FixedSplit',
-    'History',
+    'FlushDenormals',
+    'HalfPrecision',
     'InteractionGraph',
     'ItemKNNGraph',
     'LeaveLastOut',
     'RandomSplit',
+    'RecentItems',
     'TemporalSplit',
 ]

@@ -2,8 +2,6 @@ from copy import copy
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
-from scipy.sparse.linalg import svds
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
@@ -42,6 +40,9 @@ class CollaborativeFeatures(BaseTransform):
         self.num_components = num_components
 
     def forward(self, data: HeteroData) -> HeteroData:
+        from scipy.sparse import csr_array
+        from scipy.sparse.linalg import svds
+
         shape = (data[USER].num_nodes, data[ITEM].num_nodes)
         if not 1 <= self.num_components < min(shape):
             raise ValueError(f"'num_components' needs to be in [1, {min(shape)}) (got {self.num_components})")

@@ -9,6 +9,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import degree
 
+from lirdrec_pyg._segments import EPS, pointers
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
 Layout = Literal['csr', 'SparseTensor', 'EdgeIndex', 'edge_index']
@@ -47,8 +48,8 @@ class InteractionGraph(BaseTransform):
         num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
         user, item = edge_index = data[INTERACTS].edge_index
         check_interactions(edge_index, num_users, num_items)
-        deg_user = degree(user, num_users, dtype=torch.float32) + 1e-7
-        deg_item = degree(item, num_items, dtype=torch.float32) + 1e-7
+        deg_user = degree(user, num_users, dtype=torch.float32) + EPS
+        deg_item = degree(item, num_items, dtype=torch.float32) + EPS
         weight = deg_user.pow(-0.5)[user] * deg_item.pow(-0.5)[item]
 
         data[INTERACTS].edge_weight = weight
@@ -92,8 +93,7 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, size: tuple[int, int], la
     perm = (edge_index[1] * size[0] + edge_index[0]).argsort()
     (source, target), value = edge_index[:, perm], edge_weight[perm]
     if layout == 'csr':
-        ptr = torch.zeros(size[1] + 1, dtype=torch.long, device=target.device)
-        torch.cumsum(torch.bincount(target, minlength=size[1]), dim=0, out=ptr[1:])
+        ptr = pointers(target, size[1])
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta state')
             return torch.sparse_csr_tensor(ptr, source, value, size=(size[1], size[0]), check_invariants=False)

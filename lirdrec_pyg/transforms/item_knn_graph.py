@@ -2,7 +2,6 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -126,6 +125,8 @@ class ItemKNNGraph(BaseTransform):
         k = min(self.k, len(x))
         if self.index is None:
             return np.repeat(np.arange(len(x)), k), exact_knn(x, k, self.chunk_size).ravel()
+        import faiss
+
         x = _normalise(x)
         index = faiss.index_factory(x.shape[1], self.index, faiss.METRIC_INNER_PRODUCT)
         index.train(x)
@@ -164,6 +165,8 @@ def exact_knn(x: Matrix, k: int, chunk_size: int = 4096, rows: Ids | None = None
     Shapes:
         - **output:** :math:`(N, k)` or :math:`(R, k)`, int64
     """
+    import faiss
+
     n = len(x)
     rows = np.arange(n) if rows is None else rows
     if k >= n:

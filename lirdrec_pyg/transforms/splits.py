@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from lirdrec_pyg._segments import ranks
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, USER, VAL
 
 Views = tuple[HeteroData, HeteroData, HeteroData]
@@ -102,7 +103,7 @@ class RandomSplit(_Split):
     def assign(self, data: HeteroData) -> Tensor:
         user = data[INTERACTS].edge_index[0]
         perm = torch.randperm(user.numel(), generator=torch.Generator().manual_seed(self.seed)).to(user.device)
-        rank, count = _rank_per_user(user, perm)
+        rank, count = ranks(user, perm)
 
         _, val, test = self.ratios
         held_out = _floor(count * (val + test)).clamp(min=2)
@@ -137,7 +138,7 @@ class LeaveLastOut(_Split):
 
     def assign(self, data: HeteroData) -> Tensor:
         order = torch.argsort(_time(data, self), stable=True)
-        rank, count = _rank_per_user(data[INTERACTS].edge_index[0], order)
+        rank, count = ranks(data[INTERACTS].edge_index[0], order)
         from_end = count - rank  # 1 = the user's last interaction
         held_out = (from_end <= self.num_val + self.num_test).long() + (from_end <= self.num_test).long()
         return held_out * (count > self.num_val + self.num_test)
@@ -232,8 +233,8 @@ def _check(data: HeteroData) -> None:
         )
     for where, key, made_by in [
         (data[ITEM], 'x_collaborative', 'CollaborativeFeatures'),
-        (data[USER], 'history', 'History'),
-        (store, 'history', 'History'),
+        (data[USER], 'recent_items', 'RecentItems'),
+        (store, 'recent_items', 'RecentItems'),
     ]:
         if key in where:
             raise ValueError(f"'data' needs to be split before '{made_by}' (got its '{key}' of all interactions)")
@@ -270,16 +271,6 @@ def _time(data: HeteroData, split: BaseTransform) -> Tensor:
     if not bool(time.isfinite().all()):
         raise ValueError(f"'time' needs to be finite (got {time[~time.isfinite()][0].item()})")
     return time
-
-
-def _rank_per_user(user: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Returns each interaction's position among its user's in the given order, and the user's number of them."""
-    order = order[torch.argsort(user[order], stable=True)]  # grouped by user
-    count = torch.bincount(user)
-    start = count.cumsum(0) - count
-    rank = torch.empty_like(user)
-    rank[order] = torch.arange(user.numel(), device=user.device) - start[user[order]]
-    return rank, count[user]
 
 
 def _floor(value: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from lirdrec_pyg.fit import _half
 from lirdrec_pyg.nn import Propagation
 from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.transforms import HalfPrecision
 from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -42,7 +42,7 @@ def test_gathering_in_bfloat16_keeps_single_precision_around_it(data, num_layers
     train = InteractionGraph()(FixedSplit()(data)[0])
     conv = Propagation(num_layers)
     found = []
-    for graph in (train, _half(train, torch.device('cpu'))):
+    for graph in (train, HalfPrecision()(train)):
         torch.manual_seed(0)
         user, item = torch.randn(64, 3, 4, requires_grad=True), torch.randn(48, 3, 4, requires_grad=True)
         to_item, to_user, similar, similar_t = edges(graph)

@@ -75,15 +75,15 @@ def test_views_partition_the_data_and_never_leak(split, num_users, num_items, de
     rating = dict(zip(original, store.rating.tolist(), strict=True))
     time = dict(zip(original, store.time.tolist(), strict=True))
     try:
-        views = split(data)
+        splits = split(data)
     except ValueError as error:
         assert 'split needs at least one interaction' in str(error)
         return
 
-    labels = [pairs(view[INTERACTS].edge_label_index) for view in views]
+    labels = [pairs(view[INTERACTS].edge_label_index) for view in splits]
     assert sorted(sum(labels, [])) == sorted(original)
     assert all(labels)
-    for view in views:
+    for view in splits:
         out = view[INTERACTS]
         graph = pairs(out.edge_index)
         assert graph == labels[0]
@@ -164,11 +164,11 @@ def test_temporal_split():
 
 def test_cold_item_split():
     data = make_data(num_users=30, num_items=50)
-    views = ColdItemSplit(ratio=0.3)(data)
-    items = [set(view[INTERACTS].edge_label_index[1].tolist()) for view in views]
+    splits = ColdItemSplit(ratio=0.3)(data)
+    items = [set(view[INTERACTS].edge_label_index[1].tolist()) for view in splits]
     assert [len(part) for part in items] == [35, 7, 8]
     assert not items[0] & items[1] and not items[0] & items[2] and not items[1] & items[2]
-    for view in views:
+    for view in splits:
         assert view[ITEM].cold.dtype == torch.bool and view[ITEM].cold.shape == (50,)
         assert set(view[ITEM].cold.nonzero().view(-1).tolist()) == items[1] | items[2]
 
@@ -206,8 +206,8 @@ def test_bad_data_for_all(split):
 
     for node_type, key, made_by in [
         ('item', 'x_collaborative', 'CollaborativeFeatures'),
-        ('user', 'history', 'History'),
-        (INTERACTS, 'history', 'History'),
+        ('user', 'recent_items', 'RecentItems'),
+        (INTERACTS, 'recent_items', 'RecentItems'),
     ]:
         late = make_data()
         late[node_type][key] = torch.zeros(1)

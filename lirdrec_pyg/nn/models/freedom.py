@@ -9,8 +9,9 @@ from torch.nn.init import xavier_uniform_
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import degree
 
-from lirdrec_pyg.losses import bpr_loss
+from lirdrec_pyg._segments import EPS
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.objectives import bpr_loss
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
 
@@ -161,7 +162,7 @@ class FREEDOM(Recommender):
         key = torch.empty(len(order)).exponential_(generator=generator).to(edge_weight.device) / edge_weight[order]
         num_kept = int(len(order) * (1 - self.dropout))
         user, item = edge_index[:, order[key.topk(num_kept, largest=False).indices]]
-        deg_user, deg_item = degree(user, size[0]) + 1e-7, degree(item, size[1]) + 1e-7
+        deg_user, deg_item = degree(user, size[0]) + EPS, degree(item, size[1]) + EPS
         weight = deg_user.pow(-0.5)[user] * deg_item.pow(-0.5)[item]
         adj = torch.sparse_coo_tensor(torch.stack([user, item]), weight, size, check_invariants=False)
         with warnings.catch_warnings():

@@ -6,8 +6,8 @@ from torch.nn import Parameter
 from torch.nn.init import xavier_uniform_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.objectives import bpr_loss
 from lirdrec_pyg.nn.propagation import Propagation, edges
 from lirdrec_pyg.typing import ITEM, USER, Embeddings
 

@@ -7,13 +7,13 @@ from torch.nn import ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss, softmax_loss
-from lirdrec_pyg.nn.fused import normalize, rows_and_mean_square, sparse_rows
-from lirdrec_pyg.nn.history import HistoryEncoder
-from lirdrec_pyg.nn.modality_encoder import ModalityEncoder
+from lirdrec_pyg.nn.encoder import ModalityEncoder
+from lirdrec_pyg.nn.fusion import PWC, PWCVariant
+from lirdrec_pyg.nn.kernels import normalize, rows_and_mean_square, sparse_rows
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.objectives import bpr_loss, softmax_loss
 from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
-from lirdrec_pyg.nn.pwc import PWC, PWCVariant
+from lirdrec_pyg.nn.recent_items import RecentItemsEncoder
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
 
 
@@ -32,15 +32,16 @@ class LIRDRec(Recommender):
     It is trained by BPR on inner products plus :math:`\lambda (\mathrm{mean}(\mathbf{U}^2) +
     \mathrm{mean}(\mathbf{I}^2))`. No parameter has a row per item: items without interactions are served like others.
 
-    With ``loss='softmax'``, ours and not the paper's, BPR gives way to the :func:`~lirdrec_pyg.losses.softmax_loss`
-    over cosines, which needs far fewer epochs. The length of an embedding, on which this loss does not depend, still
+    With ``loss='softmax'``, ours and not the paper's, BPR gives way to the
+    :func:`~lirdrec_pyg.nn.objectives.softmax_loss` over cosines, which needs far fewer epochs. The length of an embedding, on which this loss does not depend, still
     grows with an item's interactions: it helps to rank what is known (``scoring='dot'``), but keeps items that nobody
     has bought far behind (``scoring='cosine'`` does not). Any exponent :math:`\alpha` of that length, one for the first
     and zero for the second, scores by :math:`\mathbf{u}^\top \mathbf{i} \, \Vert \mathbf{i} \Vert^{\alpha - 1}`.
 
     With ``history``, ours as well, the model is sequential: a user's latest items join its embedding
-    (:class:`~lirdrec_pyg.nn.HistoryEncoder`), in training those before the interaction at hand, at inference the last.
-    The data needs :class:`~lirdrec_pyg.transforms.History`.
+    (:class:`~lirdrec_pyg.nn.RecentItemsEncoder`), in training those before the interaction at hand, at
+    inference the last.
+    The data needs :class:`~lirdrec_pyg.transforms.RecentItems`.
 
     Args:
         num_users (int): The number of users.
@@ -63,7 +64,7 @@ class LIRDRec(Recommender):
             :math:`\alpha` of the length of an item. (default: ``'dot'``)
         history (int, optional): The number of latest items that join a user's embedding. (default: :obj:`0`)
         sparse (bool, optional): If set to :obj:`True`, the gradient of the users' vectors is sparse on a sampled
-            sub-graph: use :class:`~lirdrec_pyg.minibatch.LazyAdam`. (default: :obj:`False`)
+            sub-graph: use :class:`~lirdrec_pyg.training.minibatch.LazyAdam`. (default: :obj:`False`)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, |V| d)`
@@ -141,7 +142,7 @@ class LIRDRec(Recommender):
         self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * d, d, dropout)
         self.propagation = Propagation(num_layers, num_item_layers)
         self.pwc = PWC(hidden_channels, self.num_views, num_users, pwc, pwc_init, pwc_decay, pwc_rate)
-        self.history = HistoryEncoder(self.num_views * hidden_channels, history) if history else None
+        self.history = RecentItemsEncoder(self.num_views * hidden_channels, history) if history else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -259,10 +260,10 @@ class LIRDRec(Recommender):
         r"""Returns the latest items of all users, or before all interactions, where the model is sequential."""
         if self.history is None:
             return None
-        history = data[of].get('history')
+        history = data[of].get('recent_items')
         if history is None or history.size(1) != self.history.length:
             got = 'none' if history is None else f'of length {history.size(1)}'
-            raise ValueError(f"'data' needs histories: apply `History({self.history.length})` to it (got {got})")
+            raise ValueError(f"'data' needs histories: apply `RecentItems({self.history.length})` to it (got {got})")
         if 'n_id' in data[USER]:
             raise ValueError("'history' needs the whole graph, whose items histories name (got a sampled sub-graph)")
         return history  # type: ignore[no-any-return]

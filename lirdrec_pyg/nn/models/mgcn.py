@@ -7,9 +7,9 @@ from torch.nn import Linear, ModuleDict, Parameter, Sequential, Tanh
 from torch.nn.init import xavier_uniform_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss, softmax_loss
-from lirdrec_pyg.nn.fused import normalize
+from lirdrec_pyg.nn.kernels import normalize
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.objectives import bpr_loss, softmax_loss
 from lirdrec_pyg.nn.propagation import Propagation, edges
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
 

@@ -10,8 +10,8 @@ class SoftmaxLIRDRec(LIRDRec):
     Trained by a softmax over the cosines with all items in place of BPR on triplets, with dropout within the encoders.
     Scores take the root of an item's length: where items that nobody has bought compete with others,
     ``scoring='cosine'`` serves them better. Where the next interaction is asked for and times are known, make it
-    sequential by ``history=10`` and :class:`~lirdrec_pyg.transforms.History`; on dense interactions with poor content,
-    add :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. The more items there are to tell
+    sequential by ``history=10`` and :class:`~lirdrec_pyg.transforms.RecentItems`; on dense
+    interactions with poor content, add :class:`~lirdrec_pyg.transforms.CollaborativeFeatures` to the modalities. The more items there are to tell
     apart, the lower the temperature: with some thousands, 0.1 is much better than 0.2. See ``docs/evidence.md`` for how
     this was chosen, what it buys and where.
 

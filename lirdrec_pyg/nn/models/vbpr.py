@@ -7,8 +7,8 @@ from torch.nn import Linear, ModuleDict, Parameter
 from torch.nn.init import normal_, xavier_uniform_, zeros_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.losses import bpr_loss
 from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.objectives import bpr_loss
 from lirdrec_pyg.typing import ITEM, USER, Embeddings, modalities, modality_features
 
 

@@ -10,8 +10,8 @@ from lirdrec_pyg.typing import INTERACTS
 
 
 @pytest.fixture
-def train(views):
-    return views[0]
+def train(splits):
+    return splits[0]
 
 
 @pytest.fixture

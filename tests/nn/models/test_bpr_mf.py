@@ -7,8 +7,8 @@ import torch
 from lirdrec_pyg.nn.models.bpr_mf import BPRMF
 
 
-def test_embeddings_and_loss_equal_the_numpy_oracle(views):
-    train = views[0]
+def test_embeddings_and_loss_equal_the_numpy_oracle(splits):
+    train = splits[0]
     model = BPRMF.from_data(train, hidden_channels=8, reg_weight=0.3)
     user, item = (param.detach().double().numpy() for param in (model.user, model.item))
     out = model.encode(train)
@@ -23,8 +23,8 @@ def test_embeddings_and_loss_equal_the_numpy_oracle(views):
     assert model.loss(train, *triplets).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_sub_graph(views):
-    train = views[0]
+def test_sub_graph(splits):
+    train = splits[0]
     model = BPRMF.from_data(train, hidden_channels=8, reg_weight=0.3)
     part = copy(train)
     part['user'].n_id, part['item'].n_id = torch.tensor([7, 3, 60]), torch.tensor([40, 2, 5, 11])
@@ -37,5 +37,5 @@ def test_sub_graph(views):
     assert model.loss(part, *local).item() == pytest.approx(model.loss(train, *ids).item())
 
 
-def test_repr(views):
-    assert str(BPRMF.from_data(views[0], hidden_channels=8)) == 'BPRMF(64, 48, hidden_channels=8)'
+def test_repr(splits):
+    assert str(BPRMF.from_data(splits[0], hidden_channels=8)) == 'BPRMF(64, 48, hidden_channels=8)'

@@ -40,11 +40,11 @@ def test_finds_held_out_and_cold_items_without_training():
     assert cold[same].min() > cold[~same].max()
 
 
-def test_refuses(views):
+def test_refuses(splits):
     with pytest.raises(ValueError, match=r"'weights' need to be non-negative \(got -1 for 'text'\)"):
         ContentKNN({'text': -1})
     with pytest.raises(ValueError, match="unknown modality 'audio'"):
-        ContentKNN({'audio': 1.0}).encode(views[0])
+        ContentKNN({'audio': 1.0}).encode(splits[0])
 
 
 def test_repr():

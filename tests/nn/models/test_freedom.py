@@ -13,8 +13,8 @@ from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 
 @pytest.fixture
-def train(views):
-    return views[0]
+def train(splits):
+    return splits[0]
 
 
 @pytest.fixture

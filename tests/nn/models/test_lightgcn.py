@@ -8,8 +8,8 @@ from lirdrec_pyg.typing import INTERACTS
 
 
 @pytest.mark.parametrize('num_layers', [1, 3])
-def test_equals_lightgcn_of_pyg(views, num_layers):
-    train = views[0]
+def test_equals_lightgcn_of_pyg(splits, num_layers):
+    train = splits[0]
     model = LightGCN.from_data(train, seed=0, hidden_channels=8, num_layers=num_layers, reg_weight=0.1)
     oracle = Oracle(64 + 48, 8, num_layers)
     oracle.embedding.weight.data = torch.cat([model.user, model.item]).detach().clone()
@@ -31,8 +31,8 @@ def test_equals_lightgcn_of_pyg(views, num_layers):
     torch.testing.assert_close(grad, oracle.embedding.weight.grad, atol=1e-5, rtol=1e-4)
 
 
-def test_popularity_counts_training_interactions(views):
-    train = views[0]
+def test_popularity_counts_training_interactions(splits):
+    train = splits[0]
     out = Popularity.from_data(train).encode(train)
     count = [int((train[INTERACTS].edge_index[1] == item).sum()) for item in range(48)]
     assert (out.user @ out.item.t()).argsort(dim=1, descending=True, stable=True).tolist() == [

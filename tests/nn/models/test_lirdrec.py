@@ -53,8 +53,8 @@ def oracle(model, data, triplets, epoch):
     return user, item, loss
 
 
-def test_forward_and_loss_equal_the_numpy_oracle(views):
-    train = views[0]
+def test_forward_and_loss_equal_the_numpy_oracle(splits):
+    train = splits[0]
     model = LIRDRec.from_data(train, hidden_channels=8, num_layers=3, reg_weight=0.1)
     model.on_epoch_start(3)
     with torch.no_grad():
@@ -69,14 +69,14 @@ def test_forward_and_loss_equal_the_numpy_oracle(views):
     assert model.loss(train, *triplets).item() == pytest.approx(loss, rel=1e-5)
 
 
-def test_no_parameter_has_a_row_per_item(views):
-    model = LIRDRec.from_data(views[0], hidden_channels=7)
+def test_no_parameter_has_a_row_per_item(splits):
+    model = LIRDRec.from_data(splits[0], hidden_channels=7)
     for name, tensor in model.state_dict().items():
         assert 48 not in tensor.shape, name
 
 
-def test_a_new_item_needs_nothing(views):
-    train = views[0]
+def test_a_new_item_needs_nothing(splits):
+    train = splits[0]
     model = LIRDRec.from_data(train, hidden_channels=8).eval()
     before = model.encode(train)
     grown = copy(train)
@@ -95,8 +95,8 @@ def test_a_new_item_needs_nothing(views):
     assert (after.item[48:].norm(dim=1) > 0.1).all()
 
 
-def test_explicit_tensors_without_the_data_contract(views):
-    train = views[0]
+def test_explicit_tensors_without_the_data_contract(splits):
+    train = splits[0]
     model = LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8)
     to_item = (train[INTERACTS].edge_index, train[INTERACTS].edge_weight)
     to_user = (train[INTERACTS].edge_index.flip(0), train[INTERACTS].edge_weight)
@@ -108,8 +108,8 @@ def test_explicit_tensors_without_the_data_contract(views):
     assert torch.allclose(out.item, expected.item, atol=1e-5)
 
 
-def test_refuses(views, data):
-    train = views[0]
+def test_refuses(splits, data):
+    train = splits[0]
     model = LIRDRec.from_data(train, hidden_channels=8)
     with pytest.raises(ValueError, match='apply `Interaction'):
         model.encode(data)
@@ -154,8 +154,8 @@ def test_the_order_of_the_modalities_in_the_data_does_not_matter(data):
     assert torch.equal(model.encode(other).item, model.encode(train).item)
 
 
-def test_official_state_dict_refuses(views):
-    model = LIRDRec.from_data(views[0], hidden_channels=8)
+def test_official_state_dict_refuses(splits):
+    model = LIRDRec.from_data(splits[0], hidden_channels=8)
     with pytest.raises(ValueError, match="lacks the parameter 'fusion_module.theta'"):
         model.load_official_state_dict({})
     with pytest.raises(ValueError, match='needs to be of shape'):
@@ -173,8 +173,8 @@ def _official(model):
     return state
 
 
-def test_softmax_objective(views):
-    train = views[0]
+def test_softmax_objective(splits):
+    train = splits[0]
     user, pos = train[INTERACTS].edge_index[:, :20]
     model = LIRDRec.from_data(
         train, seed=0, hidden_channels=8, loss='softmax', temperature=0.5, reg_weight=0.0, scoring='cosine'
@@ -222,13 +222,13 @@ def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives
         ({'num_negatives': 0}, "'num_negatives' needs to be positive, 'batch' or None \\(got 0\\)"),
     ],
 )
-def test_refuses_objectives(views, kwargs, message):
+def test_refuses_objectives(splits, kwargs, message):
     with pytest.raises(ValueError, match=message):
-        LIRDRec.from_data(views[0], **kwargs)
+        LIRDRec.from_data(splits[0], **kwargs)
 
 
-def test_the_preset_is_these_settings(views):
-    train = views[0]
+def test_the_preset_is_these_settings(splits):
+    train = splits[0]
     ours = SoftmaxLIRDRec.from_data(train, seed=0, hidden_channels=8)
     same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', dropout=0.3, scoring=0.5)
     assert ours.hparams == same.hparams
@@ -237,8 +237,8 @@ def test_the_preset_is_these_settings(views):
     assert ours.fit_defaults == {'lr': 1e-3, 'patience': 10}
 
 
-def test_scoring_changes_the_length_of_embeddings_alone(views):
-    train = views[0]
+def test_scoring_changes_the_length_of_embeddings_alone(splits):
+    train = splits[0]
     dot, cosine = (
         LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring=scoring)
         for scoring in ('dot', 'cosine')
@@ -253,18 +253,18 @@ def test_scoring_changes_the_length_of_embeddings_alone(views):
             LIRDRec.from_data(train, scoring=scoring)
 
 
-def test_history_is_what_came_before_the_interaction(views):
-    train = views[0]
+def test_history_is_what_came_before_the_interaction(splits):
+    train = splits[0]
     model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=4).eval()
     user, pos = train[INTERACTS].edge_index[:, [5, 90]]
-    assert torch.equal(model._history_before(train, user, pos), train[INTERACTS].history[[5, 90]])
+    assert torch.equal(model._history_before(train, user, pos), train[INTERACTS].recent_items[[5, 90]])
     plain = LIRDRec.from_data(train, hidden_channels=8).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
-    expected = model.history(*plain.encode(train), train['user'].history)
+    expected = model.history(*plain.encode(train), train['user'].recent_items)
     assert torch.allclose(model.encode(train).user, expected)
     with pytest.raises(ValueError, match="'pos' needs to be training interactions"):
-        model.loss(train, user, views[1][INTERACTS].edge_label_index[1, user], pos)
-    with pytest.raises(ValueError, match=r'apply `History\(3\)` to it \(got of length 4\)'):
+        model.loss(train, user, splits[1][INTERACTS].edge_label_index[1, user], pos)
+    with pytest.raises(ValueError, match=r'apply `RecentItems\(3\)` to it \(got of length 4\)'):
         LIRDRec.from_data(train, hidden_channels=8, history=3).encode(train)
     train['user'].n_id = torch.arange(64)
     with pytest.raises(ValueError, match="'history' needs the whole graph"):

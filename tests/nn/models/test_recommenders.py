@@ -7,7 +7,7 @@ from torch_geometric.transforms import Compose
 from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, LightGCN, LIRDRec, Popularity, SoftmaxLIRDRec
-from lirdrec_pyg.transforms import DCT, FixedSplit, History, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 CASES = {
@@ -46,8 +46,8 @@ def batch(train):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_embeddings_and_gradients(name, views):
-    train = views[0]
+def test_embeddings_and_gradients(name, splits):
+    train = splits[0]
     model = build(name, train)
     out = model.encode(train)
     assert out.user.shape[0] == 64
@@ -65,7 +65,7 @@ def test_embeddings_and_gradients(name, views):
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('name', CASES)
 def test_layout_and_edge_order_do_not_matter(name, layout, data):
-    train = History(4)(FixedSplit()(data)[0])
+    train = RecentItems(4)(FixedSplit()(data)[0])
     expected = build(name, train).eval().encode(InteractionGraph()(train))
     perm = torch.randperm(train[INTERACTS].edge_index.size(1))
     train[INTERACTS].edge_index = train[INTERACTS].edge_index[:, perm]
@@ -79,8 +79,8 @@ def test_layout_and_edge_order_do_not_matter(name, layout, data):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_state_dict_round_trip(name, views):
-    train, val, _ = views
+def test_state_dict_round_trip(name, splits):
+    train, val, _ = splits
     model = build(name, train)
     fit(model, train, val, epochs=2, lr=1e-2, monitor='recall@5', progress=False)
     other = type(model)(**model.hparams) if model.hparams else type(model)()
@@ -90,8 +90,8 @@ def test_state_dict_round_trip(name, views):
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_same_seed_same_losses(name, views):
-    train = views[0]
+def test_same_seed_same_losses(name, splits):
+    train = splits[0]
     runs = []
     for seed in (3, 3, 4):
         torch.rand(seed)  # the global state does not matter
@@ -102,8 +102,8 @@ def test_same_seed_same_losses(name, views):
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_finds_held_out_items_on_the_checkerboard(name, views):
-    train, val, test = views
+def test_finds_held_out_items_on_the_checkerboard(name, splits):
+    train, val, test = splits
     model = build(name, train)
     fit(model, train, val, epochs=60, lr=1e-2, monitor='ndcg@20', patience=60, progress=False)
     # 24 items a block, 6 of them seen: chance is 20/42, a model that knows the blocks finds all
@@ -111,8 +111,8 @@ def test_finds_held_out_items_on_the_checkerboard(name, views):
 
 
 @pytest.mark.parametrize('name', TRAINED)
-def test_nan_is_refused(name, views):
-    train = views[0]
+def test_nan_is_refused(name, splits):
+    train = splits[0]
     model = build(name, train)
     if name in ('BPRMF', 'LightGCN'):
         model.user.data[3] = float('nan')
@@ -125,8 +125,8 @@ def test_nan_is_refused(name, views):
         fit(model, train, epochs=1, progress=False)
 
 
-def test_repr(views):
-    train = views[0]
+def test_repr(splits):
+    train = splits[0]
     assert str(build('LIRDRec', train)) == (
         "LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, pwc='released')"
     )

@@ -11,8 +11,8 @@ from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
 
 
 @pytest.fixture
-def train(views):
-    return views[0]
+def train(splits):
+    return splits[0]
 
 
 def build(train, **kwargs):

@@ -1,0 +1,50 @@
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Linear, Module
+
+from lirdrec_pyg.nn.kernels import has_half_products, hidden_layer
+
+
+class ModalityEncoder(Module):
+    r"""The item encoder of the `"LIRDRec" <https://arxiv.org/abs/2505.04960>`_ paper.
+
+    .. math::
+        \mathbf{h} = \mathbf{W}_2 \, \mathrm{LeakyReLU}(\mathbf{W}_1 \mathbf{x} + \mathbf{b}_1)
+
+    The products are taken in the precision of the features (``float32`` or ``bfloat16``); weights, their gradients and
+    the output stay in single precision.
+
+    Args:
+        in_channels (int): The width of the features.
+        hidden_channels (int): The width between the layers.
+        out_channels (int): The width of the output.
+        dropout (float, optional): The dropout probability between the layers. (default: :obj:`0.0`)
+
+    Shapes:
+        - **input:** :math:`(N, C_\mathrm{in})`
+        - **output:** :math:`(N, C_\mathrm{out})`
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.hidden_channels = hidden_channels
+        self.out_channels = out_channels
+        self.dropout = dropout
+        self.lin1 = Linear(in_channels, hidden_channels)
+        self.lin2 = Linear(hidden_channels, out_channels, bias=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.lin1.reset_parameters()
+        self.lin2.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = hidden_layer(x, self.lin1.weight, self.lin1.bias)
+        h = F.dropout(h, self.dropout, self.training)
+        if h.device.type == 'cpu' and not has_half_products():
+            h = h.to(self.lin2.weight.dtype)
+        return F.linear(h, self.lin2.weight.to(h.dtype)).to(self.lin2.weight.dtype)
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.in_channels}, {self.hidden_channels}, {self.out_channels})'

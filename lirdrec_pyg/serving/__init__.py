@@ -1,0 +1,6 @@
+from lirdrec_pyg.serving.fold_in import fold_in_users
+from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, onboard_items
+from lirdrec_pyg.serving.recommend import recommend
+from lirdrec_pyg.serving.retriever import Retriever
+
+__all__ = ['Retriever', 'encode_new_items', 'fold_in_users', 'item_layers', 'onboard_items', 'recommend']

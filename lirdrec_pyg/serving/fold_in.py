@@ -1,0 +1,98 @@
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch_geometric.data import HeteroData
+from torch_geometric.utils import degree
+
+from lirdrec_pyg._segments import EPS
+from lirdrec_pyg.nn.models.lirdrec import LIRDRec
+from lirdrec_pyg.nn.propagation import edges, edges_to
+from lirdrec_pyg.serving.onboard import item_layers
+from lirdrec_pyg.serving.recommend import node_ids
+from lirdrec_pyg.transforms.interaction_graph import check_interactions
+from lirdrec_pyg.typing import INTERACTS, ITEM
+
+
+@torch.no_grad()
+def fold_in_users(
+    model: LIRDRec,
+    data: HeteroData,
+    histories: Sequence[Sequence[str]] | Sequence[Sequence[int]],
+    free: Tensor | None = None,
+    layers: Tensor | None = None,
+) -> Tensor:
+    r"""Returns the embeddings of users who were not in training, from their interactions.
+
+    With :math:`\mathbf{p}_u` in place of the normalised free vectors that training would have given a user, none by
+    default, its layers are those of the graph to which this user alone, with the items :math:`\mathcal{N}(u)`, was
+    added:
+
+    .. math::
+        \mathbf{z}^{(0)}_u &= \mathbf{p}_u, \quad
+        \mathbf{z}^{(l+1)}_u = \sum_{i \in \mathcal{N}(u)} w_{ui} \hat{\mathbf{z}}^{(l)}_i, \quad
+        w_{ui} = \frac{1}{\sqrt{\deg u \, (\deg i + 1)}} \\
+        \hat{\mathbf{z}}^{(0)}_i &= \mathbf{z}^{(0)}_i, \quad
+        \hat{\mathbf{z}}^{(l)}_i = \sqrt{\frac{\deg i}{\deg i + 1}} \, \mathbf{z}^{(l)}_i
+        + w_{ui} \mathbf{z}^{(l-1)}_u \\
+        \mathbf{u} &= \mathrm{PWC} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
+
+    Here :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those of the graph without the user.
+    For the weights of the views, :math:`\boldsymbol{\theta}_u` is the mean of all users' where the variant of
+    :class:`~lirdrec_pyg.nn.PWC` has one for each user.
+
+    A user of the training view who is taken out of its graph and folded in again with its own free vectors gets what
+    ``model.encode`` gave it, but for :math:`\boldsymbol{\theta}_u` and, with more than two layers, the traces it leaves
+    in the embeddings of other users on the way from layer two on. Users folded in together do not see one another.
+
+    Args:
+        model (LIRDRec): The trained model.
+        data (HeteroData): The training view.
+        histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`),
+            the latest last, which matters to a sequential model alone.
+        free (Tensor, optional): The vectors :math:`\mathbf{p}_u`, of unit length in training, :math:`(N, |V|, d)`.
+            (default: zero, which serves users better than the mean of all trained ones)
+        layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
+
+    Shapes:
+        - **output:** :math:`(N, |V| d)`, on the device of the model, wherever the data is
+
+    Raises:
+        ValueError: If an item is unknown or repeated in a history, or all histories are empty.
+    """
+    col = node_ids(data, ITEM, list(chain.from_iterable(histories)))  # type: ignore[arg-type]
+    count = torch.tensor([len(history) for history in histories])
+    row = torch.repeat_interleave(count)
+    check_interactions(torch.stack([row, col]), len(count), data[ITEM].num_nodes)
+    layers = item_layers(model, data, layers)
+    device = layers.device
+    row, col, count = row.to(device), col.to(device), count.to(device)
+    deg_item = degree(data[INTERACTS].edge_index[1].to(device), data[ITEM].num_nodes) + EPS
+    weight = ((count[row] + EPS) * (deg_item[col] + 1)).rsqrt()
+    back = weight.new_zeros(len(count)).index_add_(0, row, weight.square()).unsqueeze(1)  # from the user to itself
+    fade = (deg_item / (deg_item + 1)).sqrt()[col]
+
+    z = [layers.new_zeros(len(count), layers.size(2)) if free is None else free.to(device).flatten(1)]
+    for layer in range(model.propagation.num_layers):
+        out = torch.nn.functional.embedding_bag(
+            col,
+            layers[layer],
+            count.cumsum(0) - count,
+            mode='sum',
+            per_sample_weights=weight if layer == 0 else weight * fade,
+        )
+        z.append(out if layer == 0 else out + back * z[layer - 1])
+    views = torch.stack(z).sum(dim=0).unflatten(1, (model.num_views, -1))
+    theta = {}
+    if model.pwc.variant in ('released', 'ema'):
+        theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
+    user = functional_call(model.pwc, theta, (views, torch.zeros_like(count)))
+    if model.history is not None:
+        item, similar = layers.sum(dim=0), edges(data)[2]
+        item = item if similar is None else model.propagation.propagate_items(item, edges_to(similar, device))
+        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1, device=device)
+        latest = torch.where(position >= (count.cumsum(0) - count).unsqueeze(1), col[position.clamp(min=0)], -1)
+        user = model.history(user, item, latest)
+    return model.finish(user)

@@ -1,0 +1,418 @@
+r"""Training on sampled sub-graphs, for graphs and features that full propagation can't hold."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+from torch.optim import Adam
+from torch_geometric import typing as support
+from torch_geometric.data import HeteroData
+from torch_geometric.loader import LinkNeighborLoader
+from torch_geometric.sampler import NeighborSampler
+from torch_geometric.utils import degree
+
+from lirdrec_pyg.nn import LIRDRec
+from lirdrec_pyg.nn.propagation import edges, edges_to
+from lirdrec_pyg.training.sampler import BPRSampler
+from lirdrec_pyg.transforms.dct import dct
+from lirdrec_pyg.transforms.flush_denormals import FlushDenormals, flush_denormals
+from lirdrec_pyg.transforms.interaction_graph import adjacency
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
+
+Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
+
+
+class MappedFeatures:
+    r"""Features in ``.npy`` files, of which only the rows asked for are read.
+
+    The spectrum is that of :class:`~lirdrec_pyg.transforms.DCT`, made of the rows that were read.
+
+    Args:
+        paths (mapping of str to path): The file :math:`(\geq |\mathcal{I}|, C_m)` of each modality, of any float type.
+        num_items (int): The number of items.
+        masks (mapping of str to Tensor, optional): Which items have a modality, bool :math:`(|\mathcal{I}|)`.
+            (default: all)
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If there is none, or one is no matrix of floats, shorter than the catalogue, or cut off.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, str | os.PathLike[str]],
+        num_items: int,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if len(paths) == 0:
+            raise ValueError("'paths' needs at least one modality (got none)")
+        self.num_items = num_items
+        self.masks = dict(masks or {})
+        self._x: dict[str, np.ndarray[Any, Any]] = {}
+        for name, path in paths.items():
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"no features of '{name}' at '{path}'")
+            try:
+                x = np.load(path, mmap_mode='r', allow_pickle=False)
+            except ValueError as error:
+                raise ValueError(f"'{path}' is cut off or no `.npy` file ({error})") from error
+            if x.ndim != 2 or x.dtype.kind != 'f':
+                raise ValueError(f"'{path}' needs to hold a matrix of floats (got {x.dtype} {x.shape})")
+            if len(x) < num_items:
+                raise ValueError(f"'{path}' needs a row for each of the {num_items} items (got {len(x)})")
+            self._x[name] = x
+
+    @property
+    def in_channels(self) -> dict[str, int]:
+        r"""The width of each modality."""
+        return {name: x.shape[1] for name, x in self._x.items()}
+
+    def rows(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor | None]]:
+        r"""Returns the features, the spectra and the masks of some items, float32.
+
+        Raises:
+            ValueError: If a feature is not finite.
+        """
+        order = index.sort()  # reads forward through the files
+        xs, masks, spectra = {}, {}, []
+        for name, x in self._x.items():
+            block = np.empty((len(index), x.shape[1]), dtype=np.float32)
+            block[order.indices.numpy()] = x[order.values.numpy()]
+            bad = ~np.isfinite(block.sum(axis=1))
+            if bad.any():
+                first = int(index[int(bad.nonzero()[0][0])])
+                raise ValueError(f"'x_{name}' needs to be finite (got {int(bad.sum())} bad rows, first: item {first})")
+            spectrum = torch.from_numpy(dct(block))
+            masks[name] = None if name not in self.masks else self.masks[name][index]
+            if (mask := masks[name]) is not None:
+                spectrum[~mask] = 0
+            xs[name] = flush_denormals(torch.from_numpy(block))
+            spectra.append(flush_denormals(spectrum))
+        return xs, torch.cat(spectra, dim=1), masks
+
+    def __repr__(self) -> str:
+        return f'{self.__class__.__name__}({self.num_items}, {self.in_channels})'
+
+
+class MiniBatches:
+    r"""The triplets of :class:`~lirdrec_pyg.BPRSampler`, each batch with a sub-graph around it, sampled by PyG's
+    :class:`~torch_geometric.loader.LinkNeighborLoader`: the ``loader`` of :func:`~lirdrec_pyg.fit`.
+
+    A batch is a :class:`~torch_geometric.data.HeteroData` of the same contract as the whole, with ``n_id`` for both
+    types, the features of its items alone, and the edge weights of the whole graph. A positive or negative item needs
+    one hop for each layer on the item graph and for each layer on the interactions; with all neighbours (``-1``) its
+    embedding is that of the whole graph, and so are a user's and the gradient of the BPR loss. The regulariser is that
+    of the nodes in the sub-graph.
+
+    With fewer neighbours, the sum over them is smaller than at inference, unless it is scaled up: of the
+    :math:`\deg v` neighbours of a node, the :math:`s_v` sampled ones then count as all,
+
+    .. math::
+        \hat{w}_{uv} = \frac{\deg v}{s_v} w_{uv},
+
+    and the expectation of a layer over the samples is the layer of the whole graph. An edge then leads to the node
+    that sampled it alone; without rescaling, and with all neighbours, it leads in both directions. A hop of no
+    neighbours at all (``0``) leaves its layer out either way.
+
+    Args:
+        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
+        num_neighbors (sequence of int): How many interactions of a node are sampled at each hop; ``-1`` takes all.
+            Its length is the number of layers on interactions and on the item graph together, or more.
+        num_item_layers (int, optional): The number of layers on the item graph, of which all edges are taken.
+            (default: :obj:`1`)
+        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
+        seed (int, optional): The seed of the triplets. The sub-graphs are drawn from torch's global random state, which
+            :func:`~lirdrec_pyg.fit` seeds and restores. (default: :obj:`0`)
+        features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
+        rescale (bool, optional): Whether sampled neighbours count as all. With all neighbours this changes nothing.
+            (default: :obj:`True`)
+
+    Raises:
+        ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
+        ValueError: If ``num_neighbors`` is too short, or ``data`` lacks ``InteractionGraph()`` or features.
+    """
+
+    def __init__(
+        self,
+        data: HeteroData,
+        num_neighbors: Sequence[int],
+        num_item_layers: int = 1,
+        batch_size: int = 2048,
+        seed: int = 0,
+        features: MappedFeatures | None = None,
+        rescale: bool = True,
+    ) -> None:
+        if not (support.WITH_TORCH_SPARSE or support.WITH_PYG_LIB):
+            raise ImportError(
+                'mini-batches need torch-sparse or pyg-lib: pip install --no-build-isolation torch-scatter torch-sparse'
+            )
+        if len(num_neighbors) <= num_item_layers:
+            raise ValueError(
+                f"'num_neighbors' needs more than {num_item_layers} hops, those on the item graph (got {num_neighbors})"
+            )
+        if features is None and not modalities(data):
+            raise ValueError("'data' needs `data['item'].x_<modality>`, or give 'features' (got neither)")
+        edges(data)  # raises where there is no graph
+        edge_index = data[INTERACTS].edge_index
+        if not torch.equal(data[REV_INTERACTS].edge_index.flip(0), edge_index):
+            raise ValueError(
+                f'the edges of {REV_INTERACTS} need to be the interactions in the same order (got others): apply '
+                '`InteractionGraph()` again'
+            )
+        self.data, self.features = FlushDenormals()(data), features
+        self._settings: dict[str, Any] = {
+            'num_neighbors': list(num_neighbors),
+            'num_item_layers': num_item_layers,
+            'batch_size': batch_size,
+            'rescale': rescale,
+        }
+        self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
+        self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size, seed)
+
+        graph = HeteroData()
+        graph[USER].num_nodes, graph[ITEM].num_nodes = self.num_users, self.num_items
+        hops = {INTERACTS: list(num_neighbors), REV_INTERACTS: list(num_neighbors)}
+        if SIMILAR_TO in data.edge_types and num_item_layers > 0:
+            hops[SIMILAR_TO] = [-1] * num_item_layers + [0] * (len(num_neighbors) - num_item_layers)
+        for relation in hops:
+            graph[relation].edge_index = data[relation].edge_index
+        self._graph, self._hops = graph, hops
+        self._sampled = any(count > 0 for count in num_neighbors)
+        self.rescale = rescale and self._sampled
+        self._degree = {
+            INTERACTS: degree(edge_index[1], self.num_items),
+            REV_INTERACTS: degree(edge_index[0], self.num_users),
+        }
+        self._neighbors = None if self._sampled else NeighborSampler(graph, hops)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = list(self.sampler)
+        pairs = [torch.stack([torch.cat([user, user]), torch.cat([pos, neg])]) for user, pos, neg in batches]
+        stops = np.cumsum([0] + [pair.size(1) for pair in pairs])
+        graph, neighbors, order = self._graph, self._neighbors, None
+        if neighbors is None:
+            # In an order of its own each epoch: torch-sparse hardly ever samples the last neighbours of a node.
+            order = torch.randperm(graph[INTERACTS].edge_index.size(1))
+            graph = copy(graph)
+            for relation in (INTERACTS, REV_INTERACTS):
+                graph[relation].edge_index = graph[relation].edge_index[:, order]
+            neighbors = NeighborSampler(graph, self._hops)
+        loader = LinkNeighborLoader(
+            graph,
+            self._hops,
+            edge_label_index=(INTERACTS, torch.cat(pairs, dim=1)),
+            neighbor_sampler=neighbors,
+            batch_sampler=[range(a, b) for a, b in itertools.pairwise(stops)],
+        )
+        for sample in loader:
+            user, item = sample[INTERACTS].edge_label_index
+            pos, neg = item.chunk(2)
+            yield self._batch(sample, order), user.chunk(2)[0], pos, neg
+
+    def _batch(self, sample: HeteroData, order: Tensor | None) -> HeteroData:
+        users, items = sample[USER].n_id, sample[ITEM].n_id
+        batch = HeteroData()
+        batch[USER].n_id, batch[ITEM].n_id = users, items
+        batch[USER].num_nodes, batch[ITEM].num_nodes = size = len(users), len(items)
+        e_id = {relation: sample[relation].e_id for relation in (INTERACTS, REV_INTERACTS)}
+        if order is not None:
+            e_id = {relation: order[ids] for relation, ids in e_id.items()}
+        if self.rescale:
+            for relation, nodes in [(INTERACTS, items), (REV_INTERACTS, users)]:
+                target = sample[relation].edge_index[1]
+                scale = self._degree[relation][nodes] / degree(target, len(nodes)).clamp_(min=1)
+                batch[relation].edge_index = sample[relation].edge_index
+                batch[relation].edge_weight = self.data[relation].edge_weight[e_id[relation]] * scale[target]
+        else:
+            # Both directions of each interaction: e_id counts the interactions in the same order for both.
+            both = torch.cat([sample[INTERACTS].edge_index, sample[REV_INTERACTS].edge_index.flip(0)], dim=1)
+            ids, inverse = torch.cat([e_id[INTERACTS], e_id[REV_INTERACTS]]).unique(return_inverse=True)
+            edge_index = both.new_empty(2, len(ids))
+            edge_index[:, inverse] = both
+            weight = self.data[INTERACTS].edge_weight[ids]
+            for relation, index, shape in [
+                (INTERACTS, edge_index, size),
+                (REV_INTERACTS, edge_index.flip(0), size[::-1]),
+            ]:
+                batch[relation].edge_index, batch[relation].edge_weight = index, weight
+                batch[relation].adj_t = adjacency(index, weight, shape, 'csr')
+        if SIMILAR_TO in self._hops:
+            store, index = batch[SIMILAR_TO], sample[SIMILAR_TO].edge_index
+            store.edge_index, store.edge_weight = index, self.data[SIMILAR_TO].edge_weight[sample[SIMILAR_TO].e_id]
+            store.adj_t = adjacency(index, store.edge_weight, (size[1], size[1]), 'csr')
+            store.adj = adjacency(index.flip(0), store.edge_weight, (size[1], size[1]), 'csr')
+        if self.features is None:
+            for key, value in self.data[ITEM].items():
+                if key.startswith(('x_', 'has_')) or key == 'spectrum':
+                    batch[ITEM][key] = value[items]
+        else:
+            xs, batch[ITEM].spectrum, masks = self.features.rows(items)
+            for name, x in xs.items():
+                batch[ITEM][f'x_{name}'] = x
+                if (mask := masks[name]) is not None:
+                    batch[ITEM][f'has_{name}'] = mask
+        return batch
+
+    def check(self, model: Module) -> None:
+        r"""Checks that a model fits: :func:`~lirdrec_pyg.fit` does so before it trains.
+
+        Raises:
+            ValueError: If the model is no :class:`~lirdrec_pyg.nn.LIRDRec`, has other users or modalities, or more
+                layers than there are hops.
+        """
+        if not isinstance(model, LIRDRec):
+            raise ValueError(f"'model' needs to be a LIRDRec for mini-batches (got {type(model).__name__})")
+        if model.num_users != self.num_users:
+            raise ValueError(f"'model' needs to have {self.num_users} users (got {model.num_users})")
+        _check_modalities(model, self.data, self.features)
+        num_layers, num_item_layers = model.propagation.num_layers, model.propagation.num_item_layers
+        if self._settings['num_item_layers'] < num_item_layers:
+            raise ValueError(
+                f"'num_item_layers' needs to be at least {num_item_layers}, as in the model "
+                f'(got {self._settings["num_item_layers"]})'
+            )
+        if len(self._hops[INTERACTS]) < num_layers + num_item_layers:
+            raise ValueError(
+                f"'num_neighbors' needs {num_layers + num_item_layers} hops, as the model has {num_layers} layers on "
+                f'interactions and {num_item_layers} on the item graph, and 0 leaves one out '
+                f'(got {self._hops[INTERACTS]})'
+            )
+
+    def encode(self, model: LIRDRec) -> Embeddings:
+        r"""Returns the embeddings of all users and items, see :func:`encode_layerwise`."""
+        return encode_layerwise(model, self.data, self.features)
+
+    def state_dict(self) -> dict[str, Any]:
+        r"""Returns the state from which the next epoch's triplets are drawn, and what the loader was made with."""
+        return {'sampler': self.sampler.state_dict(), **self._settings}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        r"""Restores what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If it is of a loader with other settings.
+        """
+        for name, value in self._settings.items():
+            if state_dict.get(name) != value:
+                raise ValueError(f"'{name}' needs to be {state_dict.get(name)}, as in the state (got {value})")
+        self.sampler.load_state_dict(state_dict['sampler'])
+
+    def __repr__(self) -> str:
+        return (
+            f'{self.__class__.__name__}({self.num_users}, {self.num_items}, '
+            f'num_neighbors={self._hops[INTERACTS]}, batch_size={self.sampler.batch_size})'
+        )
+
+
+@torch.no_grad()
+def encode_layerwise(
+    model: LIRDRec, data: HeteroData, features: MappedFeatures | None = None, batch_size: int = 16384
+) -> Embeddings:
+    r"""Returns what ``model.encode(data)`` does, layer by layer over the whole graph: items are encoded some at a time,
+    so that beside the embeddings and the graph no more than their features and hidden layers are in memory.
+
+    Args:
+        model (LIRDRec): The model.
+        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
+        features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
+        batch_size (int, optional): The number of items encoded at once. (default: :obj:`16384`)
+
+    Returns:
+        The embeddings, on the device of the model. The graph moves there, and the features as their items are encoded;
+        ``data`` stays where it is.
+
+    Raises:
+        ValueError: If the modalities are not those of the model, in its order.
+    """
+    _check_modalities(model, data, features)
+    device, blocks = model.user.device, []
+    for index in torch.arange(data[ITEM].num_nodes).split(batch_size):
+        if features is not None:
+            xs, spectrum, masks = features.rows(index)
+        else:
+            store = data[ITEM]
+            xs = {name: store[f'x_{name}'][index] for name in model.in_channels}
+            masks = {name: store[f'has_{name}'][index] if f'has_{name}' in store else None for name in xs}
+            spectrum = store.spectrum[index]
+        xs = {name: x.to(device) for name, x in xs.items()}
+        masks = {name: None if mask is None else mask.to(device) for name, mask in masks.items()}
+        blocks.append(model.encode_items(xs, spectrum.to(device), masks))
+    item = torch.cat(blocks)
+    del blocks
+    graph = [None if pair is None else edges_to(pair, device) for pair in edges(data)[:3]]
+    user, item = model.propagate(item, *graph)  # type: ignore[arg-type]
+    user, history = model.pwc(user), model.histories(data)
+    if model.history is not None:
+        assert history is not None
+        user = model.history(user, item, history.to(device))
+    return Embeddings(model.finish(user), model.finish(item))
+
+
+def _check_modalities(model: LIRDRec, data: HeteroData, features: MappedFeatures | None) -> None:
+    if features is None:
+        found = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
+    else:
+        found = features.in_channels
+    if list(found.items()) != list(model.in_channels.items()):  # the spectrum has them in this order
+        raise ValueError(f'modalities need to be those of the model, in its order, {model.in_channels} (got {found})')
+
+
+class LazyAdam(Adam):
+    r"""Adam that, given a sparse gradient, updates its rows alone, and their moments: a step costs what its rows do,
+    not the table. Bias correction counts all steps. Dense gradients are treated as by :class:`~torch.optim.Adam`.
+
+    Args:
+        params (iterable): The parameters.
+        **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay``, ``amsgrad`` and
+            ``maximize``.
+
+    Raises:
+        ValueError: If one of these is given.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        for name in ('weight_decay', 'amsgrad', 'maximize'):
+            value = param_group.get(name, self.defaults[name])
+            if value:
+                raise ValueError(f"'{name}' needs to be left out, as rows are updated without it (got {value})")
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        held: list[tuple[Parameter, Tensor]] = []
+        for group in self.param_groups:
+            for param in group['params']:
+                if param.grad is not None and param.grad.is_sparse:
+                    self._update_rows(param, param.grad.coalesce(), group)
+                    held.append((param, param.grad))
+                    param.grad = None
+        out = super().step(closure)
+        for param, grad in held:
+            param.grad = grad
+        return out
+
+    def _update_rows(self, param: Parameter, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[param]
+        if not state:
+            state['step'] = torch.tensor(0.0)
+            state['exp_avg'] = torch.zeros_like(param)
+            state['exp_avg_sq'] = torch.zeros_like(param)
+        state['step'] += 1
+        index, value = grad.indices()[0], grad.values()
+        (beta1, beta2), step = group['betas'], float(state['step'])
+        first = state['exp_avg'].index_select(0, index).lerp_(value, 1 - beta1)
+        second = state['exp_avg_sq'].index_select(0, index).mul_(beta2).addcmul_(value, value, value=1 - beta2)
+        state['exp_avg'].index_copy_(0, index, first)
+        state['exp_avg_sq'].index_copy_(0, index, second)
+        scale = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group['eps'])
+        param.index_add_(0, index, first.div_(scale), alpha=-group['lr'] / (1 - beta1**step))

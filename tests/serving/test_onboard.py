@@ -1,0 +1,334 @@
+from copy import copy, deepcopy
+
+import pytest
+import torch
+from torch_geometric.transforms import Compose
+
+from lirdrec_pyg import LIRDRec, evaluate, fit
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.nn.kernels import normalize
+from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
+
+LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+DEVICES = [('csr', 'meta'), ('edge_index', 'meta'), *(pytest.param(layout, 'cuda', marks=cuda) for layout in LAYOUTS)]
+WEIGHTS = {'image': 0.3, 'text': 0.7}
+KNN = ItemKNNGraph(k=4, weights=WEIGHTS)
+
+
+def only(data, num_items):
+    r"""Returns data with the first items alone, before any content work, and the features of the others."""
+    small = copy(data)
+    for key in data[ITEM].keys():  # noqa: SIM118
+        if data[ITEM].is_node_attr(key) or key in ('raw_id', 'title'):
+            small[ITEM][key] = data[ITEM][key][:num_items]
+    small[ITEM].num_nodes = num_items
+    keep = data[INTERACTS].edge_index[1] < num_items
+    for key in data[INTERACTS].keys():  # noqa: SIM118
+        small[INTERACTS][key] = data[INTERACTS][key][..., keep]
+    rest = {name: data[ITEM][f'x_{name}'][num_items:] for name in modalities(data)}
+    masks = {name: data[ITEM][f'has_{name}'][num_items:] for name in rest if f'has_{name}' in data[ITEM]}
+    return small, rest, masks
+
+
+def catalogue(missing=None, layout='csr', num_items=48, num_cold_items=10):
+    r"""Returns the training view of all items, that of the first 38, and what onboarding the others takes."""
+    data = FakeMultimodal(num_items=num_items, num_cold_items=num_cold_items, missing=missing, seed=1)[0]
+    small, features, masks = only(data, num_items - num_cold_items)
+    content = Compose([DCT(), KNN])
+    whole, part = (InteractionGraph(layout)(FixedSplit()(content(d))[0]) for d in (data, small))
+    raw_id, title = data[ITEM].raw_id[-num_cold_items:], data[ITEM].title[-num_cold_items:]
+    return whole, part, {'features': features, 'masks': masks, 'raw_id': raw_id, 'title': title}
+
+
+@pytest.mark.parametrize('layout', ['csr', 'EdgeIndex', 'edge_index'])
+@pytest.mark.parametrize('missing', [None, {'image': 0.3}, {'image': 0.2, 'text': 0.2}])
+@pytest.mark.parametrize(
+    'kwargs', [{}, {'loss': 'softmax', 'scoring': 'cosine', 'num_item_layers': 2, 'num_layers': 3}]
+)
+def test_onboarding(layout, missing, kwargs):
+    whole, part, arguments = catalogue(missing, layout)
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8, **kwargs).eval()
+    before = model.encode(part)
+    layers = item_layers(model, part)
+    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+
+    assert new.tolist() == list(range(38, 48))
+    assert (part[ITEM].num_nodes, data[ITEM].num_nodes) == (38, 48)
+    for key in ('x_image', 'x_text', 'spectrum', 'raw_id', 'title', *(f'has_{name}' for name in missing or {})):
+        same = data[ITEM][key] == whole[ITEM][key]
+        assert same if isinstance(same, bool) else same.all(), key
+    (source, target), weight = whole[SIMILAR_TO].edge_index, whole[SIMILAR_TO].edge_weight
+    edge_index, edge_weight = data[SIMILAR_TO].edge_index, data[SIMILAR_TO].edge_weight
+    into = edge_index[1] >= 38
+    assert edge_index[:, into].tolist() == torch.stack([source, target])[:, target >= 38].tolist()
+    assert torch.allclose(edge_weight[into], weight[target >= 38])
+    assert edge_index[:, ~into].tolist() == part[SIMILAR_TO].edge_index.tolist()
+
+    after = model.encode(data)
+    assert torch.allclose(after.user, before.user, atol=1e-6, rtol=0)
+    assert torch.allclose(after.item[:38], before.item, atol=1e-6, rtol=0)
+    for known in (layers, None):
+        assert torch.allclose(encode_new_items(model, data, new, known), after.item[38:], atol=1e-6)
+
+
+@pytest.mark.parametrize('layout', ['csr', 'edge_index'])
+def test_borrows_from_neighbours_what_they_have_of_users(layout):
+    _, part, arguments = catalogue({'image': 0.2}, layout)
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
+    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    layers = item_layers(model, data)
+    z, edges = layers.sum(dim=0), data[SIMILAR_TO]
+    for i in new.tolist():  # as the formula says
+        pairs = [(j, w) for (j, t), w in zip(edges.edge_index.t().tolist(), edges.edge_weight.tolist(), strict=True)
+                 if t == i and j < 38]  # fmt: skip
+        z[i] += 0.7 * sum(w * layers[1:, j].sum(dim=0) for j, w in pairs) / sum(w for _, w in pairs)
+    expected = [z[i] + sum(w * z[j] for (j, t), w in zip(edges.edge_index.t().tolist(), edges.edge_weight, strict=True)
+                           if t == i) for i in new.tolist()]  # fmt: skip
+    found = encode_new_items(model, data, new, layers[:, :38], borrow=0.7)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
+    old = torch.arange(38)
+    assert torch.allclose(encode_new_items(model, data, old, borrow=0.7), model.encode(part).item, atol=1e-6)
+    with pytest.raises(ValueError, match=r"'borrow' needs to be non-negative \(got -1\)"):
+        encode_new_items(model, data, new, borrow=-1)
+
+
+def test_onboards_day_by_day():
+    whole, part, arguments = catalogue()
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
+    data, layers = part, item_layers(model, part)
+    for rows in (slice(0, 4), slice(4, 10)):
+        day = {key: {m: x[rows] for m, x in value.items()} if isinstance(value, dict) else value[rows]
+               for key, value in arguments.items()}  # fmt: skip
+        data, new = onboard_items(data, **day, k=4, weights=WEIGHTS)
+        layers = item_layers(model, data, layers)
+        assert torch.allclose(encode_new_items(model, data, new, layers), model.encode(data).item[new], atol=1e-6)
+    assert layers.shape == (3, 48, 24)
+    assert item_layers(model, data, layers) is layers
+    assert data[ITEM].raw_id == whole[ITEM].raw_id
+
+
+def test_a_modality_that_no_new_item_has():
+    _, part, arguments = catalogue()
+    features = {'text': arguments['features']['text']}
+    data, new = onboard_items(part, features, arguments['raw_id'])
+    assert data[ITEM].has_image.tolist() == [True] * 38 + [False] * 10
+    assert 'has_text' not in data[ITEM]
+    assert data[ITEM].title[-1] == ''
+    assert not data[ITEM].x_image[new].any()
+    assert not data[ITEM].spectrum[new, :16].any()
+    assert data[ITEM].spectrum[new, 16:].any(dim=1).all()
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
+    assert torch.allclose(model.encode(data).item[:38], model.encode(part).item, atol=1e-6)
+
+
+def test_duplicates_are_connected_as_in_the_whole():
+    whole, part, arguments = catalogue(num_items=148, num_cold_items=20)
+    x = arguments['features']['image']
+    x[:10] = part[ITEM].x_image[0]  # more of them than neighbours
+    x[10:] = x[10]
+    data, new = onboard_items(part, **arguments, k=4, weights={'image': 1})
+    whole = ItemKNNGraph(4, {'image': 1})(data)
+    expected = whole[SIMILAR_TO].edge_index
+    edge_index = data[SIMILAR_TO].edge_index
+    assert edge_index[:, edge_index[1] >= new[0]].tolist() == expected[:, expected[1] >= new[0]].tolist()
+
+
+def test_leaves_out_what_is_not_known_of_new_items():
+    _, part, arguments = catalogue()
+    part[ITEM].price = torch.ones(38)
+    data, _ = onboard_items(part, **arguments)
+    assert 'price' in part[ITEM]
+    assert 'price' not in data[ITEM]
+    assert 'block' not in data[ITEM]
+
+
+def test_new_items_are_found_by_those_who_like_such():
+    whole, part, arguments = catalogue(num_items=60, num_cold_items=20)
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
+    fit(model, part, epochs=15, lr=1e-2, progress=False)
+    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    block = whole[ITEM].block
+    retriever = Retriever(model.encode(part), seen=part)
+    retriever.add_items(encode_new_items(model, data, new), arguments['raw_id'])
+    table = retriever.recommend(part[USER].raw_id, 10, allowed=arguments['raw_id'])
+    item = {raw: i for i, raw in enumerate(whole[ITEM].raw_id)}
+    hits = [block[item[row.item]] == int(row.user.split('-')[1]) % 2 for row in table.itertuples()]
+    assert len(hits) == 640
+    assert sum(map(bool, hits)) / 640 > 0.95
+    view = copy(FixedSplit()(FakeMultimodal(num_items=60, num_cold_items=20, seed=1)[0])[2])
+    cold = torch.arange(60) >= 40
+    embeddings = Embeddings(model.encode(part).user, model.encode(data).item)
+    found = evaluate(embeddings, view, k=10, metrics=['recall'], candidates=cold)
+    full = LIRDRec.from_data(whole, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
+    fit(full, whole, epochs=15, lr=1e-2, progress=False)
+    expected = evaluate(full.encode(whole), view, k=10, metrics=['recall'], candidates=cold)
+    assert found['recall@10'] == pytest.approx(expected['recall@10'], abs=0.1)
+
+
+def test_onboarding_refuses():
+    _, part, arguments = catalogue()
+    x = arguments['features']
+    fresh = arguments['raw_id']
+
+    def refuses(message, features=x, raw_id=fresh, **kwargs):
+        with pytest.raises(ValueError, match=message):
+            onboard_items(part, features, raw_id, **kwargs)
+
+    refuses(r"'features' names the unknown modality 'sound' \(the data has \['image', 'text'\]\)", {'sound': x['text']})
+    refuses(r"'masks' names the unknown modality 'sound'", masks={'sound': torch.ones(10)})
+    refuses(r"same number of rows, .* \(got {'image': 10, 'text': 9}\)", x | {'text': x['text'][1:]})
+    refuses(r'same number of rows, at least one, for all modalities \(got {}\)', {})
+    refuses(r"'x_text' needs to have 8 columns \(got \(10, 3\)\)", x | {'text': x['text'][:, :3]})
+    refuses(r"'x_text' needs to be finite", x | {'text': x['text'] / 0})
+    refuses(r"'raw_id' needs one for each of the 10 new items \(got 0\)", raw_id=None)
+    refuses(r"'title' needs one for each of the 10 new items \(got 1\)", title=['x'])
+    refuses(r"'raw_id' needs to be new and unique \(got 'item-3' again\)", raw_id=[*fresh[1:], 'item-3'])
+    refuses(r"'raw_id' needs to be new and unique \(got 'item-44' again\)", raw_id=[*fresh[:9], 'item-44'])
+    refuses(r"'weights' names the unknown modality 'sound'", weights={'sound': 1})
+    for k in (0, -1, 49):
+        refuses(rf"'k' needs to be in \[1, 48\] \(got {k}\)", k=k)
+    part[ITEM].spectrum = part[ITEM].spectrum[:, 1:]
+    refuses(r"'spectrum' needs to have 23 columns \(got 24\)")
+
+
+def without(data, user):
+    r"""Returns the graph without the interactions of a user, and the items of these."""
+    data = copy(data)
+    own = data[INTERACTS].edge_index[0] == user
+    items = data[INTERACTS].edge_index[1, own]
+    data[INTERACTS].edge_index = data[INTERACTS].edge_index[:, ~own]
+    return InteractionGraph()(data), items.tolist()
+
+
+def max_difference(part, num_layers, **kwargs):
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8, num_layers=num_layers, **kwargs).eval()
+    expected = model.encode(part).user
+    found = []
+    for user in range(6):
+        data, items = without(part, user)
+        found.append(fold_in_users(model, data, [items], free=normalize(model.user[user : user + 1].detach())))
+    return float((torch.cat(found) - expected[:6]).detach().abs().max())
+
+
+@pytest.mark.parametrize('num_layers', [0, 1, 2])
+@pytest.mark.parametrize('loss', ['bpr', 'softmax'])
+@pytest.mark.parametrize('pwc', ['attention', 'static', 'uniform', 'ema'])
+def test_a_trained_user_folds_in_as_it_is(splits, num_layers, loss, pwc):
+    assert max_difference(splits[0], num_layers, loss=loss, pwc=pwc) < 1e-5
+
+
+def test_what_differs_for_a_trained_user(splits):
+    assert 1e-5 < max_difference(splits[0], 3, pwc='uniform') < 0.02  # its traces in others
+    model = LIRDRec.from_data(splits[0], seed=0, hidden_channels=8).eval()
+    with torch.no_grad():
+        model.pwc.theta.copy_(torch.randn(64, 3))
+    data, items = without(splits[0], 5)
+    free = normalize(model.user[5:6].detach())
+    user = model.encode(splits[0]).user[5]
+    assert not torch.allclose(fold_in_users(model, data, [items], free)[0], user, atol=1e-3)
+    with torch.no_grad():
+        model.pwc.theta.copy_(model.pwc.theta[5].clone().expand(64, 3))
+    assert torch.allclose(fold_in_users(model, data, [items], free)[0], user, atol=1e-5)
+
+
+def test_fold_in_takes_the_latest_items_of_a_sequential_model(splits):
+    train = splits[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, num_layers=0, pwc='uniform', history=4).eval()
+    store, free = train[INTERACTS], normalize(model.user.detach())
+    own = [store.edge_index[1, store.edge_index[0] == user] for user in range(6)]
+    time = [store.time[store.edge_index[0] == user] for user in range(6)]
+    histories = [items[t.argsort()].tolist() for items, t in zip(own, time, strict=True)]
+    expected = model.encode(train).user[:6]
+    assert torch.allclose(fold_in_users(model, train, histories, free[:6]), expected, atol=1e-5)
+    reverse = fold_in_users(model, train, [history[::-1] for history in histories], free[:6])
+    assert not torch.allclose(reverse, expected, atol=1e-3)
+    nobody = fold_in_users(model, train, [histories[0], []], free[:2])[1]
+    assert torch.allclose(nobody, normalize(model.pwc(free[1:2])[0]), atol=1e-5)
+
+
+def test_fold_in_is_one_user_at_a_time_and_takes_raw_ids(splits):
+    data = splits[0]
+    model = LIRDRec.from_data(data, seed=0, hidden_channels=8).eval()
+    layers = item_layers(model, data)
+    together = fold_in_users(model, data, [[3, 5], [], [47, 5, 9]], layers=layers)
+    alone = torch.cat(
+        [fold_in_users(model, data, [h]) for h in (['item-5', 'item-3'], ['item-47', 'item-9', 'item-5'])]
+    )
+    assert torch.allclose(together[[0, 2]], alone, atol=1e-6)
+    assert not together[1].any()
+    mean = normalize(model.user.detach()).mean(dim=0)
+    views_of_nobody = fold_in_users(model, data, [[3], []], mean.expand(2, -1, -1))[1]
+    weight = model.pwc.gate * model.pwc._predict(mean.unsqueeze(0))
+    weight = (weight + (1 - model.pwc.gate) * model.pwc.theta.mean(dim=0)).softmax(dim=-1)
+    assert torch.allclose(views_of_nobody, (mean * weight[0].unsqueeze(-1)).flatten(), atol=1e-6)
+
+
+@pytest.mark.parametrize(('layout', 'device'), DEVICES)
+def test_serves_on_the_device_of_the_model(splits, layout, device):
+    train = InteractionGraph(layout)(splits[0])
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=4).eval()
+    there = deepcopy(model).to(device)
+    histories, free = [[3, 5], [], [47, 5, 9]], normalize(model.user.detach())[:3]
+    new = torch.tensor([4, 7])
+
+    def same(found, expected):
+        assert (found.device.type, found.shape) == (device, expected.shape)
+        if device == 'cuda':
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-5)
+
+    layers = item_layers(model, train)
+    same(item_layers(there, train), layers)
+    for known in (None, layers, layers.to(device)):
+        same(fold_in_users(there, train, histories, layers=known), fold_in_users(model, train, histories))
+        same(fold_in_users(there, train, histories, free, known), fold_in_users(model, train, histories, free))
+        for borrow in [0.0] if device == 'meta' else [0.0, 0.5]:  # which edges it takes depends on values
+            expected = encode_new_items(model, train, new, borrow=borrow)
+            same(encode_new_items(there, train, new, known, borrow), expected)
+    assert train[ITEM].x_text.device.type == 'cpu'
+
+
+def test_modalities_may_come_in_another_order(splits):
+    train = copy(splits[0])
+    model = LIRDRec.from_data(train, hidden_channels=8)
+    del train[ITEM].x_image, train[ITEM].spectrum
+    train[ITEM].x_image = splits[0][ITEM].x_image
+    assert torch.equal(item_layers(model, DCT()(train)), item_layers(model, splits[0]))
+
+
+def test_folds_in_a_history_of_new_items():
+    _, part, arguments = catalogue()
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
+    data, new = onboard_items(part, **arguments)
+    user = fold_in_users(model, data, [new[:2].tolist()])
+    assert torch.isfinite(user).all()
+    assert user.norm() < 10
+
+
+def test_folded_in_users_get_what_they_like(splits):
+    train = splits[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring='cosine')
+    fit(model, train, epochs=15, lr=1e-2, progress=False)
+    histories = [[0, 2, 4], [1, 3, 5]]  # of either block
+    users = fold_in_users(model, train, histories)
+    assert torch.allclose(users.norm(dim=1), torch.ones(2))
+    retriever = Retriever(model.encode(train), seen=train)
+    retriever.add_users(users, ['even', 'odd'])
+    retriever.add_seen(['even'] * 3, ['item-0', 'item-2', 'item-4'])
+    for row in retriever.recommend(['even', 'odd'], 10).itertuples():
+        assert int(row.item.split('-')[1]) % 2 == (row.user == 'odd')
+
+
+def test_fold_in_refuses(splits):
+    data = splits[0]
+    model = LIRDRec.from_data(data, seed=0, hidden_channels=8).eval()
+    with pytest.raises(ValueError, match=r"unknown item ids \(got 1, first: 'x'\)"):
+        fold_in_users(model, data, [['item-1', 'x']])
+    with pytest.raises(ValueError, match=r'item ids need to be in \[0, 47\] \(got 48\)'):
+        fold_in_users(model, data, [[48]])
+    with pytest.raises(ValueError, match=r'need to be unique \(got 1 duplicates, first: user 1, item 3\)'):
+        fold_in_users(model, data, [[3], [3, 3]])
+    with pytest.raises(ValueError, match=r"items after the 'known' 20 can't have interactions"):
+        item_layers(model, data, item_layers(model, data)[:, :20])

@@ -1,0 +1,148 @@
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch_geometric.data import HeteroData
+
+from lirdrec_pyg import Embeddings, evaluate
+from lirdrec_pyg.ranking import METRICS, best_of_rows
+from lirdrec_pyg.typing import INTERACTS
+
+
+def make_view(generator, num_users, num_items):
+    kind = torch.randint(0, 4, (num_users, num_items), generator=generator)  # 0, 1: nothing, 2: seen, 3: positive
+    kind[0, 0] = 3
+    view = HeteroData()
+    view['user'].num_nodes, view['item'].num_nodes = num_users, num_items
+    view[INTERACTS].edge_index = (kind == 2).nonzero().t()
+    view[INTERACTS].edge_label_index = (kind == 3).nonzero().t()
+    return view
+
+
+def oracle(emb, view, k, candidates=None, group=None):
+    r"""Ranks user by user with Python lists."""
+    seen, positives = defaultdict(set), defaultdict(set)
+    for u, i in view[INTERACTS].edge_index.t().tolist():
+        seen[u].add(i)
+    for u, i in view[INTERACTS].edge_label_index.t().tolist():
+        if (candidates is None or candidates[i]) and (group is None or group[i]):
+            positives[u].add(i)
+    out, covered = defaultdict(list), set()
+    for u, want in positives.items():
+        score = emb.user[u] @ emb.item.t()
+        ranked = [
+            i
+            for i in score.argsort(descending=True).tolist()
+            if i not in seen[u] and (candidates is None or candidates[i])
+        ][:k]
+        hits = [i in want for i in ranked] + [False] * (k - len(ranked))
+        dcg = sum(hit / math.log2(rank + 2) for rank, hit in enumerate(hits))
+        out['recall'].append(sum(hits) / len(want))
+        out['precision'].append(sum(hits) / k)
+        out['ndcg'].append(dcg / sum(1 / math.log2(rank + 2) for rank in range(min(k, len(want)))))
+        out['hit'].append(float(any(hits)))
+        out['mrr'].append(next((1 / (rank + 1) for rank, hit in enumerate(hits) if hit), 0.0))
+        precision = [sum(hits[: rank + 1]) / (rank + 1) * hit for rank, hit in enumerate(hits)]
+        out['map'].append(sum(precision) / min(k, len(want)))
+        covered |= {*ranked}
+    return {name: sum(values) / len(values) for name, values in out.items()} | {'coverage': len(covered) / 12}
+
+
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 6), batch_size=st.sampled_from([1, 3, 100]))
+@settings(deadline=None, max_examples=40)
+def test_equals_oracle(seed, k, batch_size):
+    generator = torch.Generator().manual_seed(seed)
+    view = make_view(generator, 7, 12)
+    emb = Embeddings(torch.randn(7, 4, generator=generator), torch.randn(12, 4, generator=generator))
+    names = ['recall', 'precision', 'ndcg', 'hit', 'mrr', 'map', 'coverage']
+    cold = torch.arange(12) % 3 == 0
+    out = evaluate(emb, view, k, names, groups={'cold': cold, 'warm': ~cold}, batch_size=batch_size)
+    for prefix, group in [('', None), ('cold/', cold), ('warm/', ~cold)]:
+        for name, value in oracle(emb, view, k, group=group).items():
+            assert out[f'{prefix}{name}@{k}'] == pytest.approx(value, abs=1e-5), prefix + name
+    candidates = torch.ones(12, dtype=torch.bool)
+    candidates[8:] = False
+    out = evaluate(emb, view, k, names, candidates=candidates, batch_size=batch_size)
+    for name, value in oracle(emb, view, k, candidates=candidates).items():
+        assert out[f'{name}@{k}'] == pytest.approx(value, abs=1e-5), name
+
+
+def test_validation_positives_can_be_excluded():
+    view = HeteroData()
+    view['user'].num_nodes, view['item'].num_nodes = 1, 5
+    view[INTERACTS].edge_index = torch.tensor([[0], [4]])
+    other = view.clone()
+    view[INTERACTS].edge_label_index = torch.tensor([[0], [2]])
+    other[INTERACTS].edge_label_index = torch.tensor([[0], [3]])
+    emb = Embeddings(torch.ones(1, 1), torch.arange(5.0).unsqueeze(1))  # ranks 3 before 2
+    assert evaluate(emb, view, 1)['recall@1'] == 0
+    assert evaluate(emb, view, 1, also_exclude=other)['recall@1'] == 1
+
+
+def test_coverage_and_empty_group(splits):
+    test = splits[2]
+    emb = Embeddings(torch.ones(64, 1), torch.arange(48.0).unsqueeze(1))
+    out = evaluate(emb, test, [1, 5], ['coverage'], groups={'none': torch.zeros(48, dtype=torch.bool)})
+    assert 0 < out['coverage@1'] < 0.2
+    assert math.isnan(out['none/coverage@5'])
+
+
+def test_refuses(splits):
+    val = splits[1]
+    emb = Embeddings(torch.randn(64, 2), torch.randn(48, 2))
+    for k in (0, 49):
+        with pytest.raises(ValueError, match=rf"'k' needs to be in \[1, 48\] \(got {k}\)"):
+            evaluate(emb, val, k)
+    with pytest.raises(ValueError, match="'metrics' needs to be of"):
+        evaluate(emb, val, metrics=['auc'])
+    with pytest.raises(ValueError, match=r'needs? to have 48 items \(got 47\)'):
+        evaluate(Embeddings(emb.user, emb.item[1:]), val)
+    with pytest.raises(ValueError, match=r'needs? to have 64 users \(got 63\)'):
+        evaluate(Embeddings(emb.user[1:], emb.item), val)
+    with pytest.raises(ValueError, match='got NaN or Inf scores'):
+        evaluate(Embeddings(emb.user * float('nan'), emb.item), val)
+    mask = torch.ones(48, dtype=torch.bool)
+    for wrong in (mask.long(), mask[1:]):
+        with pytest.raises(ValueError, match=r"'candidates' needs to be a bool mask of 48 items \(got torch\."):
+            evaluate(emb, val, candidates=wrong)
+        with pytest.raises(ValueError, match=r"'groups' needs to be a bool mask of 48 items \(got torch\."):
+            evaluate(emb, val, groups={'cold': wrong})
+    with pytest.raises(ValueError, match="'k' and 'metrics' need to name at least one"):
+        evaluate(emb, val, k=[])
+    assert evaluate(emb, val, k=np.int64(3)).keys() == {'recall@3', 'ndcg@3'}
+    with pytest.raises(ValueError, match='at least one positive'):
+        evaluate(emb, _empty(val))
+    del val[INTERACTS].edge_label_index
+    with pytest.raises(ValueError, match='it comes from a split'):
+        evaluate(emb, val)
+    assert set(METRICS) == {'recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage'}
+
+
+def _empty(view):
+    view = view.clone()
+    view[INTERACTS].edge_label_index = view[INTERACTS].edge_label_index[:, :0]
+    return view
+
+
+@pytest.mark.parametrize(('num_columns', 'k'), [(7, 7), (101, 1), (1000, 20), (997, 3), (4001, 50), (2048, 8)])
+@pytest.mark.parametrize('kind', ['distinct', 'ties', 'few', 'none'])
+def test_best_of_rows_is_topk(num_columns, k, kind):
+    score = torch.randn(33, num_columns)
+    if kind == 'ties':
+        score = score.round()
+    elif kind != 'distinct':
+        score[:, k // 2 if kind == 'few' else 0 :] = float('-inf')
+    value, column = best_of_rows(score, k)
+    assert torch.equal(value, score.topk(k, dim=1).values)
+    assert torch.equal(score.gather(1, column), value)
+    assert all(row.unique().numel() == k for row in column)
+
+
+def test_best_of_rows_finds_nan():
+    score = torch.randn(4, 1000)
+    score[2, 777] = float('nan')
+    assert best_of_rows(score, 5)[0].isnan().any(dim=1).tolist() == [False, False, True, False]

@@ -1,0 +1,341 @@
+import csv
+import os
+import signal
+import subprocess
+import sys
+from copy import copy
+
+import numpy as np
+import pytest
+import torch
+
+from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
+from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.training.trainer import load_checkpoint, save_atomically
+from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
+from lirdrec_pyg.typing import ITEM
+
+KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
+
+
+def build(train):
+    return LIRDRec.from_data(train, seed=0, hidden_channels=8)
+
+
+class Stop(Callback):
+    r"""Interrupts training in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_backward(self, model, epoch, step, loss):
+        if epoch == self.epoch and step == 2:
+            raise KeyboardInterrupt
+
+
+def rows(result):
+    return [{key: value for key, value in row.items() if key != 'seconds'} for row in result.history]
+
+
+@pytest.mark.parametrize('stop', [1, 2, 4])
+def test_interrupted_and_resumed_is_uninterrupted(splits, tmp_path, stop):
+    train, val, _ = splits
+    whole = build(train)
+    expected = fit(whole, train, val, epochs=6, **KWARGS)
+
+    path = tmp_path / 'run' / 'checkpoint.pt'
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(train), train, val, epochs=6, checkpoint=path, callbacks=[Stop(stop)], **KWARGS)
+    assert load_checkpoint(path)['epoch'] == stop - 1
+    assert os.listdir(path.parent) == ['checkpoint.pt']
+    model = LIRDRec.from_data(train, seed=99, hidden_channels=8)  # whatever state it is in
+    result = fit(model, train, val, epochs=6, checkpoint=path, resume=True, **KWARGS)
+    assert rows(result) == rows(expected)
+    assert result.best_epoch == expected.best_epoch
+    for (name, a), b in zip(whole.state_dict().items(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+    loaded = load_model(LIRDRec, path)
+    assert torch.equal(loaded.encode(train).item, whole.encode(train).item)
+
+
+@pytest.mark.parametrize('cls', [LIRDRec, LightGCN])
+def test_runs_with_two_threads_are_bit_equal(cls):
+    # The size is such that kernels run in parallel, and a batch holds each user often.
+    data = ItemKNNGraph(k=5)(DCT()(FakeMultimodal(num_users=300, num_items=600, seed=0)[0]))
+    train = InteractionGraph()(RandomSplit(seed=0)(data)[0])
+    histories, states = [], []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(3):
+            model = cls.from_data(train, seed=0)
+            histories.append(rows(fit(model, train, epochs=2, batch_size=2048, lr=1e-2, progress=False)))
+            states.append(model.state_dict())
+    finally:
+        torch.set_num_threads(1)
+    assert histories[0] == histories[1] == histories[2]
+    for state in states[1:]:
+        assert all(torch.equal(value, state[key]) for key, value in states[0].items())
+
+
+def test_bf16_follows_fp32(splits):
+    train, val, _ = splits
+    losses = {}
+    for precision in ('fp32', 'bf16'):
+        model = build(train)
+        result = fit(model, train, val, epochs=5, precision=precision, **KWARGS)
+        losses[precision] = torch.tensor([row['loss'] for row in result.history])
+        assert {param.dtype for param in model.parameters()} == {torch.float32}
+    assert train['item'].x_image.dtype == torch.float32
+    assert not torch.equal(losses['bf16'], losses['fp32'])
+    assert torch.allclose(losses['bf16'], losses['fp32'], rtol=1e-2)
+
+
+def test_another_optimizer(splits):
+    train = splits[0]
+    model, expected = build(train), build(train)
+    fit(
+        model,
+        train,
+        epochs=1,
+        optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        **KWARGS | {'batch_size': 10_000},
+    )
+    user, pos, neg = next(iter(BPRSampler(train['user', 'interacts', 'item'].edge_index, 64, 48, 10_000, seed=7)))
+    expected.on_epoch_start(1)
+    expected.loss(train, user, pos, neg).backward()
+    for param, other in zip(model.parameters(), expected.parameters(), strict=True):
+        assert torch.allclose(param, other - 0.1 * other.grad, atol=1e-6)
+
+
+def test_learning_rate_and_patience_are_the_models_own(splits):
+    train, val, _ = splits
+    kwargs = KWARGS | {'lr': None}
+    for model, lr in [(build(train), 1e-4), (LightGCN.from_data(train, seed=0), 1e-3)]:
+        same = type(model)(**model.hparams)
+        same.load_state_dict(model.state_dict())
+        assert rows(fit(model, train, val, epochs=2, **kwargs)) == rows(
+            fit(same, train, val, epochs=2, **kwargs | {'lr': lr})
+        )
+
+
+def test_early_stopping_restores_the_best_weights(splits):
+    train, val, _ = splits
+    model = build(train)
+    result = fit(model, train, val, epochs=200, patience=3, **KWARGS)
+    values = [row['recall@5'] for row in result.history]
+    assert len(values) == result.best_epoch + 4 < 200
+    assert result.best_value == max(values) == values[result.best_epoch - 1]
+    assert not model.training
+    assert evaluate(model.encode(train), val, k=5)['recall@5'] == result.best_value
+
+
+def test_history_csv_and_global_random_state(splits, tmp_path):
+    train, val, _ = splits
+    state = torch.get_rng_state()
+    result = fit(build(train), train, val, epochs=3, history_csv=tmp_path / 'history.csv', **KWARGS)
+    assert torch.equal(torch.get_rng_state(), state)
+    with open(tmp_path / 'history.csv', newline='') as file:
+        read = list(csv.DictReader(file))
+    assert [float(row['loss']) for row in read] == [row['loss'] for row in result.history]
+    assert list(read[0]) == ['epoch', 'loss', 'recall@5', 'seconds']
+    assert os.listdir(tmp_path) == ['history.csv']
+
+
+def test_callbacks_see_gradients(splits):
+    train = splits[0]
+    seen = []
+
+    class Probe(Callback):
+        def on_backward(self, model, epoch, step, loss):
+            seen.append((epoch, step, float(model.user.grad.norm())))
+
+        def on_epoch(self, model, row):
+            seen.append(row['epoch'])
+
+    fit(build(train), train, epochs=2, callbacks=[Probe()], **KWARGS)
+    assert [entry if isinstance(entry, int) else entry[:2] for entry in seen] == [
+        *((1, step) for step in range(1, 5)),
+        1,
+        *((2, step) for step in range(1, 5)),
+        2,
+    ]
+    assert all(entry[2] > 0 for entry in seen if isinstance(entry, tuple))
+
+
+def test_progress_bar_shows_loss_and_metric(splits, capsys):
+    train, val, _ = splits
+    fit(build(train), train, val, epochs=1, **(KWARGS | {'progress': True}))
+    shown = capsys.readouterr().err
+    assert 'LIRDRec' in shown
+    assert 'loss=' in shown
+    assert 'recall@5=' in shown
+
+
+def test_a_model_without_parameters_is_only_evaluated(splits):
+    train, val, _ = splits
+    model = Popularity.from_data(train)
+    result = fit(model, train, val, monitor='recall@5')
+    assert result.history == []
+    assert result.best_value == evaluate(model.encode(train), val, k=5)['recall@5']
+
+
+def test_nan_loss_stops_with_epoch_step_and_tensor(splits):
+    train = splits[0]
+
+    class Poison(Callback):
+        def on_step(self, model, epoch, step):
+            if (epoch, step) == (2, 3):
+                model.shared_encoder.lin1.bias.data[0] = float('nan')
+
+    with pytest.raises(FloatingPointError, match=r'epoch 2, step 4: first at fault is parameter shared_encoder.lin1.b'):
+        fit(build(train), train, epochs=3, callbacks=[Poison()], **KWARGS)
+
+
+def test_refuses_arguments(splits):
+    with pytest.raises(ValueError, match="'precision' needs to be 'fp32' or 'bf16' \\(got 'fp16'\\)"):
+        fit(build(splits[0]), splits[0], precision='fp16')
+    train = splits[0]
+    for name in ('epochs', 'batch_size', 'patience', 'lr'):
+        with pytest.raises(ValueError, match=rf"'{name}' needs to be positive \(got 0\)"):
+            fit(build(train), train, **{name: 0})
+    with pytest.raises(ValueError, match="'monitor' needs to be of the form"):
+        fit(build(train), train, monitor='recall')
+    with pytest.raises(ValueError, match=r"one of \['recall', .*\] \(got 'recal@20'\)"):
+        fit(build(train), train, monitor='recal@20')
+    with pytest.raises(ValueError, match=r"'monitor' needs a k in \[1, 48\], the number of items \(got 'recall@49'\)"):
+        fit(build(train), train, splits[1], monitor='recall@49')
+    with pytest.raises(ValueError, match="'resume' needs a 'checkpoint'"):
+        fit(build(train), train, resume=True)
+
+
+def test_refuses_missing_corrupt_and_foreign_checkpoints(splits, tmp_path):
+    train, val, _ = splits
+    path = tmp_path / 'checkpoint.pt'
+    with pytest.raises(FileNotFoundError, match='no checkpoint at'):
+        fit(build(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    fit(build(train), train, val, epochs=1, checkpoint=path, **KWARGS)
+    content = path.read_bytes()
+
+    with pytest.raises(ValueError, match="has another 'settings'"):
+        fit(build(train), train, val, checkpoint=path, resume=True, **(KWARGS | {'lr': 1.0}))
+    with pytest.raises(ValueError, match="has another 'model'"):
+        fit(LightGCN.from_data(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    with pytest.raises(ValueError, match="has another 'hparams'"):
+        fit(LIRDRec.from_data(train), train, val, checkpoint=path, resume=True, **KWARGS)
+    other = train.clone()
+    store = other['user', 'interacts', 'item']
+    store.edge_index = store.edge_index[:, 1:]
+    with pytest.raises(ValueError, match="has another 'data'"):
+        fit(build(train), other, val, checkpoint=path, resume=True, **KWARGS)
+    other = train.clone()
+    other['item'].x_text[0, 0] += 1
+    with pytest.raises(ValueError, match="has another 'data'"):
+        fit(build(train), other, val, checkpoint=path, resume=True, **KWARGS)
+
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match='is corrupt or not a checkpoint'):
+        load_model(LIRDRec, path)
+    torch.save({'weights': torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match='is not a checkpoint of format 1'):
+        load_model(LIRDRec, path)
+
+
+def test_numbers_of_numpy_make_a_readable_checkpoint(splits, tmp_path):
+    train, val, _ = splits
+    path = tmp_path / 'checkpoint.pt'
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=np.int64(8), reg_weight=np.float64(1e-4))
+    fit(model, train, val, epochs=1, checkpoint=path, **(KWARGS | {'lr': np.float64(1e-2)}))
+    assert torch.equal(load_model(LIRDRec, path).encode(train).item, model.encode(train).item)
+    fit(model, train, val, epochs=2, checkpoint=path, resume=True, **KWARGS)
+
+
+def test_resuming_with_a_validation_view_adds_its_column(splits, tmp_path):
+    train, val, _ = splits
+    path = tmp_path / 'checkpoint.pt'
+    fit(build(train), train, epochs=1, checkpoint=path, **KWARGS)
+    fit(build(train), train, val, epochs=2, checkpoint=path, resume=True, history_csv=tmp_path / 'h.csv', **KWARGS)
+    with (tmp_path / 'h.csv').open() as file:
+        assert [row['recall@5'] != '' for row in csv.DictReader(file)] == [False, True]
+    assert sorted(os.listdir(tmp_path)) == ['checkpoint.pt', 'h.csv']
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / 'checkpoint.pt'
+    save_atomically({'format': 1, 'value': 1}, path)
+
+    def full(state, file):
+        file.write_bytes(b'half')
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(OSError, match='no space left'):
+        save_atomically({'format': 1, 'value': 2}, path)
+    assert load_checkpoint(path)['value'] == 1
+    assert os.listdir(tmp_path) == ['checkpoint.pt']
+
+
+SAVE = """
+import os, resource, signal, sys, torch
+from pathlib import Path
+from lirdrec_pyg.training.trainer import load_checkpoint, save_atomically
+path, how = sys.argv[1:]
+if how == 'killed':
+    torch.serialization._save = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+else:  # the last bytes don't fit
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(path).stat().st_size - 10, resource.RLIM_INFINITY))
+try:
+    save_atomically(load_checkpoint(path) | {'value': torch.ones(1000)}, path)
+except (OSError, RuntimeError):
+    sys.exit(3)
+"""
+
+
+@pytest.mark.parametrize(('how', 'code'), [('killed', -signal.SIGKILL), ('full', 3)])
+def test_a_save_that_is_killed_or_lacks_room_leaves_the_old_checkpoint(tmp_path, how, code):
+    path = tmp_path / 'checkpoint.pt'
+    save_atomically({'format': 1, 'value': torch.zeros(1000)}, path)
+    before = path.read_bytes()
+    result = subprocess.run([sys.executable, '-c', SAVE, str(path), how], check=False, capture_output=True, text=True)
+    assert result.returncode == code, result.stderr
+    assert path.read_bytes() == before
+    assert not load_checkpoint(path)['value'].any()
+    save_atomically({'format': 1, 'value': torch.ones(1000)}, path)
+    assert load_checkpoint(path)['value'].all()
+
+
+class Bomb:
+    r"""Writes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({str(self.path)!r}, "w").close()',)
+
+
+def test_a_checkpoint_is_of_this_version_and_runs_nothing(splits, tmp_path):
+    path = tmp_path / 'checkpoint.pt'
+    fit(build(splits[0]), splits[0], epochs=1, checkpoint=path, **KWARGS)
+    state = load_checkpoint(path)
+    torch.save(state | {'format': 2}, path)
+    with pytest.raises(ValueError, match=r'is not a checkpoint of format 1 \(got 2\)'):
+        fit(build(splits[0]), splits[0], epochs=1, checkpoint=path, resume=True, **KWARGS)
+    torch.save(state | {'history': Bomb(tmp_path / 'ran')}, path)
+    with pytest.raises(ValueError, match=r'is corrupt or not a checkpoint \(UnpicklingError\)'):
+        load_model(LIRDRec, path)
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_traces_in_features_change_nothing(splits):
+    train, val, _ = splits
+    with_traces, without = copy(train), copy(train)
+    for data, value in [(with_traces, 1e-34), (without, 0.0)]:
+        data[ITEM].x_text = data[ITEM].x_text.clone()
+        data[ITEM].x_text[:, 3] = value
+    one, other = build(train), build(train)
+    results = [fit(model, data, val, epochs=3, **KWARGS) for model, data in [(one, with_traces), (other, without)]]
+    assert rows(results[0]) == rows(results[1])
+    for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
