@@ -16,11 +16,21 @@ Everything a model sees is one :class:`~torch_geometric.data.HeteroData`:
 * ``data['user'].recent_items`` ``[U, n]`` and ``data['user', 'interacts', 'item'].recent_items`` ``[E, n]``, the latest
   items of each user and before each interaction, written by :class:`~lirdrec_pyg.transforms.RecentItems`.
 * ``data['user'].raw_id``, ``data['item'].raw_id`` and, where known, ``data['item'].title``: lists of :class:`str`.
+
+:func:`check` is the one door: every transform, model, ``fit``, ``evaluate`` and what serves calls it. What can be cast
+without a doubt is cast; all else is refused.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from copy import copy
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import Module
+from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
+from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 
 USER = 'user'
@@ -73,3 +83,378 @@ def modality_features(data: HeteroData, modality: str) -> tuple[Tensor, Tensor |
     if f'x_{modality}' not in store:
         raise ValueError(f"unknown modality '{modality}' (the data has {modalities(data)})")
     return store[f'x_{modality}'], store.get(f'has_{modality}')
+
+
+def check(
+    data: HeteroData,
+    argument: str = 'data',
+    *,
+    interactions: bool = True,
+    labels: bool = False,
+    unique: bool = False,
+) -> HeteroData:
+    r"""Returns data that keeps the contract of this module: the data itself, or a shallow copy with what was cast.
+
+    Other integers become int64, masks of zeros and ones bool, NumPy arrays and integer features float tensors. A
+    missing ``num_nodes`` is counted. What was once looked through is remembered for as long as its tensor lives
+    unchanged, so that calling this again costs next to nothing.
+
+    Args:
+        data (HeteroData): The data, which stays as it is.
+        argument (str, optional): What errors call it. (default: ``'data'``)
+        interactions (bool, optional): Whether it needs users and interactions, and not items alone.
+            (default: :obj:`True`)
+        labels (bool, optional): Whether it needs positives: ``edge_label_index``, each pair once and none of them a
+            training interaction. Where ``edge_label`` is zero, as in splits of
+            :class:`~torch_geometric.transforms.RandomLinkSplit`, there is no edge: such pairs are left out.
+            (default: :obj:`False`)
+        unique (bool, optional): Whether each interaction has to be there once. (default: :obj:`False`)
+
+    Raises:
+        TypeError: If it is no :class:`~torch_geometric.data.HeteroData`.
+        ValueError: If it breaks the contract.
+    """
+    if torch.compiler.is_compiling():  # it was checked before it was traced
+        return data
+    if not isinstance(data, HeteroData):
+        raise TypeError(f"'{argument}' needs to be a HeteroData (got {_kind(data)})")
+    found = data.edge_types
+    if interactions and INTERACTS not in found:
+        raise ValueError(
+            f"'{argument}' needs the relation {INTERACTS} (got the relations {found} and the node types "
+            f'{data.node_types})'
+        )
+    cast: list[tuple[Any, str, Any]] = []  # where, key, value
+    sizes = {}
+    for node_type in (USER, ITEM) if interactions else (ITEM,):
+        sizes[node_type], nodes = _check_nodes(data, node_type, argument)
+        cast += [(node_type, key, value) for key, value in nodes.items()]
+    for relation in (INTERACTS, REV_INTERACTS, SIMILAR_TO) if interactions else ():
+        if relation in found:
+            size = sizes[relation[0]], sizes[relation[2]]
+            edges = _check_edges(data[relation], relation, size, argument, unique and relation == INTERACTS)
+            cast += [(relation, key, value) for key, value in edges.items()]
+            if labels and relation == INTERACTS:
+                positives = _check_labels(data[relation], edges['edge_index'], size, argument)
+                cast += [(relation, key, value) for key, value in positives.items()]
+    cast = [(where, key, value) for where, key, value in cast if data[where].get(key) is not value]
+    if cast:
+        data = copy(data)
+        for where, key, value in cast:
+            data[where][key] = value
+    return data
+
+
+def check_pairs(
+    pairs: Tensor,
+    size: tuple[int, int],
+    argument: str = 'edge_index',
+    *,
+    kinds: tuple[str, str] = (USER, ITEM),
+    unique: bool = False,
+) -> Tensor:
+    r"""Returns pairs of node ids as int64.
+
+    Args:
+        pairs (Tensor): The pairs :math:`(2, E)`.
+        size ((int, int)): The number of nodes that each row is of.
+        argument (str, optional): What errors call the pairs. (default: ``'edge_index'``)
+        kinds ((str, str), optional): What they call the nodes. (default: ``('user', 'item')``)
+        unique (bool, optional): Whether each pair has to be there once. (default: :obj:`False`)
+
+    Raises:
+        ValueError: If the pairs are no integers, of another shape, out of range or repeated.
+    """
+    return _pairs(pairs, size, f"'{argument}'", kinds, unique)
+
+
+def check_mask(mask: Tensor, size: int, argument: str) -> Tensor:
+    r"""Returns a mask as bool; one of the integers zero and one is cast.
+
+    Args:
+        mask (Tensor): The mask :math:`(N)`.
+        size (int): The number of items :math:`N`.
+        argument (str): What errors call it.
+
+    Raises:
+        ValueError: If it holds anything else, or is of another length.
+    """
+    return _mask(mask, size, f"'{argument}'")
+
+
+def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> Embeddings:
+    r"""Returns embeddings that can be scored.
+
+    Args:
+        embeddings (Embeddings): The embeddings, or a pair of tensors.
+        data (HeteroData, optional): Data whose users and items they need to be of.
+
+    Raises:
+        TypeError: If they are something else, such as a model.
+        ValueError: If they are not finite, differ in width, or are of other users or items than ``data``.
+    """
+    if isinstance(embeddings, Module):
+        raise TypeError(f"'embeddings' need to be Embeddings: give `model(data)` (got a {_kind(embeddings)})")
+    if not isinstance(embeddings, (tuple, list)) or len(embeddings) != 2:
+        raise TypeError(f"'embeddings' need to be Embeddings, as from `model(data)` (got {_kind(embeddings)})")
+    out = []
+    for kind, given in zip((USER, ITEM), embeddings, strict=True):
+        x = _features(given, f"'embeddings' of {kind}s", f'[{kind}s, D]')
+        if data is not None and len(x) != data[kind].num_nodes:
+            raise ValueError(f"'embeddings' need to have {data[kind].num_nodes} {kind}s (got {len(x)})")
+        _refuse_not_finite(x, "'embeddings' need to be finite", f' for {kind}s')
+        out.append(x)
+    if out[0].size(1) != out[1].size(1):
+        raise ValueError(
+            f"'embeddings' need to be as wide for users as for items (got {out[0].size(1)} and {out[1].size(1)})"
+        )
+    if isinstance(embeddings, Embeddings) and all(x is y for x, y in zip(out, embeddings, strict=True)):
+        return embeddings
+    return Embeddings(*out)
+
+
+def _check_nodes(data: HeteroData, node_type: str, argument: str) -> tuple[int, dict[str, Any]]:
+    r"""Returns the number of nodes and the attributes as they need to be."""
+    store = data[node_type] if node_type in data.node_types else {}
+    out: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    masks = []
+    for key, value in store.items():
+        if node_type == ITEM and (key.startswith('x_') or key == 'spectrum'):
+            out[key] = _features(value, _name(key, argument))
+        elif node_type == ITEM and (key.startswith('has_') or key == 'cold'):
+            masks.append(key)
+        elif key not in ('n_id', 'x', 'recent_items', *(('raw_id', 'title') if 'n_id' not in store else ())):
+            continue  # PyG's loaders don't cut lists: those of a sub-graph are still of all nodes
+        value = out.get(key, value)
+        counts[key] = len(value) if isinstance(value, Tensor) and value.dim() > 0 else _length(value)
+    given = store.get('num_nodes')
+    if given is not None:
+        counts = {'num_nodes': int(given), **counts}
+    if not counts:
+        raise ValueError(
+            f"'{argument}' needs `data['{node_type}'].num_nodes` (got none, nor 'raw_id' or features to count)"
+        )
+    size = next(iter(counts.values()))
+    if any(count != size for count in counts.values()):
+        raise ValueError(f"'{argument}' needs one row for each {node_type} everywhere (got {counts})")
+    for key, value in out.items():
+        _refuse_not_finite(value, f'{_name(key, argument)} needs to be finite')
+    for key in masks:
+        out[key] = _mask(store[key], size, _name(key, argument))
+    if not isinstance(given, int):
+        out['num_nodes'] = size
+    return size, out
+
+
+def _check_edges(
+    store: Any, relation: tuple[str, str, str], size: tuple[int, int], argument: str, unique: bool
+) -> dict[str, Any]:
+    r"""Returns the edges and what there is of each as they need to be."""
+    if 'edge_index' not in store:
+        if relation == INTERACTS:
+            raise ValueError(f"'{argument}' needs `edge_index` of {INTERACTS} (got {list(store.keys())})")
+        return {}
+    place = '' if relation == INTERACTS else f' of {relation}'
+    kinds = relation[0], relation[2]
+    out = {'edge_index': _pairs(store['edge_index'], size, _name('edge_index', argument) + place, kinds, unique)}
+    for key in ('edge_weight', 'time', 'rating', 'split'):
+        if key in store:
+            out[key] = value = _tensor(store[key], _name(key, argument) + place, 'a tensor')
+            if value.shape != out['edge_index'].shape[1:]:
+                raise ValueError(
+                    f'{_name(key, argument)}{place} needs one value per edge, [{out["edge_index"].size(1)}] '
+                    f'(got {list(value.shape)})'
+                )
+    return out
+
+
+def _check_labels(store: Any, edge_index: Tensor, size: tuple[int, int], argument: str) -> dict[str, Any]:
+    r"""Returns the positives as they need to be."""
+    if 'edge_label_index' not in store:
+        raise ValueError(f"'{argument}' needs `edge_label_index`: it comes from a split such as `FixedSplit()(data)`")
+    name, out = _name('edge_label_index', argument), {}
+    pairs = _pairs(store['edge_label_index'], size, name, (USER, ITEM), False)
+    if 'edge_label' in store:
+        label = _tensor(store['edge_label'], _name('edge_label', argument), 'a tensor')
+        if label.shape != pairs.shape[1:]:
+            raise ValueError(
+                f'{_name("edge_label", argument)} needs one value per pair of `edge_label_index`, [{pairs.size(1)}] '
+                f'(got {list(label.shape)})'
+            )
+        edges = _once(_where_not_zero, label)
+        out['edge_label'], pairs = _once(_take, label, edges), _once(_take, pairs, edges)
+    out['edge_label_index'] = _pairs(pairs, size, name, (USER, ITEM), True)
+    if both := _once(_common_pairs, pairs, edge_index):
+        raise ValueError(
+            f"'{argument}' needs positives that are no training interactions (got {both[0]} in `edge_label_index` that "
+            f'are in `edge_index`, too, first: user {both[1]}, item {both[2]}): give the validation or test split'
+        )
+    return out
+
+
+def _name(key: str, argument: str) -> str:
+    return f"'{key}'" if argument == 'data' else f"'{key}' of '{argument}'"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return f'{value.dtype} of {list(value.shape)}'
+    return 'a tuple of ' + ', '.join(map(_kind, value)) if isinstance(value, tuple) else type(value).__name__
+
+
+def _length(value: Any) -> int:
+    return len(value) if hasattr(value, '__len__') and getattr(value, 'ndim', 1) > 0 else -1
+
+
+def _tensor(value: Any, name: str, need: str) -> Tensor:
+    r"""Returns a plain tensor for one of PyG's or an array of NumPy, which share its memory."""
+    if isinstance(value, EdgeIndex):
+        return value.as_tensor()
+    if isinstance(value, np.ndarray) and value.dtype.kind in 'biuf':
+        value = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder('='))
+        return torch.from_numpy(value if value.flags.writeable else value.copy())
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_complex():
+        raise ValueError(f'{name} needs to be {need} (got {_kind(value)})')
+    return value
+
+
+def _pairs(value: Any, size: tuple[int, int], name: str, kinds: tuple[str, str], unique: bool) -> Tensor:
+    need = 'integers of shape [2, E]'
+    pairs = _tensor(value, name, need)
+    if pairs.is_floating_point() or pairs.dtype == torch.bool or pairs.dim() != 2 or pairs.size(0) != 2:
+        turn = ': transpose it, `.t()`' if pairs.dim() == 2 and pairs.size(0) != 2 and pairs.size(1) == 2 else ''
+        raise ValueError(f'{name} needs to be {need} (got {_kind(pairs)}){turn}')
+    if pairs.dtype != torch.long:
+        pairs = _once(_long, pairs)
+    if pairs.numel() == 0:
+        return pairs
+    for kind, number, (low, high) in zip(kinds, size, _once(_bounds, pairs), strict=True):
+        if low < 0 or high >= number:
+            raise ValueError(f'{kind} ids need to be in [0, {number - 1}] in {name} (got {low if low < 0 else high})')
+    if unique and (again := _once(_repeated_pairs, pairs)):
+        raise ValueError(
+            f'{name} needs to hold each pair once (got {again[0]} duplicates, first: {kinds[0]} {again[1]}, '
+            f'{kinds[1]} {again[2]})'
+        )
+    return pairs
+
+
+def _mask(value: Any, size: int, name: str) -> Tensor:
+    need = f'a bool mask of {size} items'
+    mask = _tensor(value, name, need)
+    if mask.shape == (size,) and not mask.is_floating_point():
+        if mask.dtype == torch.bool:
+            return mask
+        if (out := _once(_zeros_and_ones, mask)) is not None:
+            return out
+    hint = ''
+    if not mask.is_floating_point() and mask.dtype != torch.bool:
+        hint = f': make it of row numbers by `torch.zeros({size}, dtype=torch.bool).index_fill(0, rows, True)`'
+    raise ValueError(f'{name} needs to be {need} (got {_kind(mask)}){hint}')
+
+
+def _features(value: Any, name: str, shape: str = '[items, C]') -> Tensor:
+    need = f'a float tensor of shape {shape}'
+    x = _tensor(value, name, need)
+    if x.dim() != 2:
+        column = ': for one number each, give `x.unsqueeze(1)`' if x.dim() == 1 else ''
+        raise ValueError(f'{name} needs to be {need} (got {_kind(x)}){column}')
+    if isinstance(value, np.ndarray) and x.dtype == torch.double:  # NumPy's default, but not torch's
+        return x.to(torch.get_default_dtype())
+    return x if x.is_floating_point() else _once(_float, x)
+
+
+def _refuse_not_finite(x: Tensor, rule: str, of: str = '') -> None:
+    if bad := _once(_bad_rows, x):
+        raise ValueError(f'{rule} (got {bad[0]} rows with NaN or Inf{of}, first: row {bad[1]})')
+
+
+Result = TypeVar('Result')
+_SAME = object()
+_known = WeakIdKeyDictionary()  # what was found out about a tensor, for as long as it lives
+
+
+def _once(compute: Callable[..., Result], x: Tensor, *others: Tensor) -> Result:
+    r"""Returns ``compute(x, *others)``, remembered until one of the tensors is gone or changed in place.
+
+    What is changed behind torch's back, as by ``x.data`` or an array that shares its memory, is not seen.
+    """
+    if any(one.is_inference() for one in (x, *others)):  # these don't count their changes
+        return compute(x, *others)
+    facts = _known.setdefault(x, {})
+    state = [_state(one) for one in (x, *others)]
+    if compute in facts:
+        before, refs, out, out_state = facts[compute]
+        out = x if out is _SAME else out
+        if (
+            before == state
+            and out_state == _state(out)
+            and all(ref() is y for ref, y in zip(refs, others, strict=True))
+        ):
+            return out  # type: ignore[return-value]
+    with torch.inference_mode(False), torch.no_grad():  # whoever takes it later may need a gradient
+        result = compute(x, *others)
+    held = _SAME if result is x else result  # never its own key, which would live for ever
+    facts[compute] = state, [WeakIdRef(one) for one in others], held, _state(result)
+    return result
+
+
+def _state(x: Any) -> tuple[Any, ...] | None:
+    return (x._version, x.data_ptr(), x.shape) if isinstance(x, Tensor) else None
+
+
+def _long(x: Tensor) -> Tensor:
+    return x.long()
+
+
+def _float(x: Tensor) -> Tensor:
+    return x.to(torch.get_default_dtype())
+
+
+def _zeros_and_ones(x: Tensor) -> Tensor | None:
+    return x.bool() if bool(((x == 0) | (x == 1)).all()) else None
+
+
+def _bounds(pairs: Tensor) -> list[tuple[int, int]]:
+    low, high = torch.stack(torch.aminmax(pairs, dim=1)).tolist()
+    return list(zip(low, high, strict=True))
+
+
+def _keys(pairs: Tensor, num_items: int) -> Tensor:
+    return pairs[0] * num_items + pairs[1]
+
+
+def _repeated_pairs(pairs: Tensor) -> tuple[int, int, int] | None:
+    num_items = _once(_bounds, pairs)[1][1] + 1
+    key, count = _keys(pairs, num_items).unique(return_counts=True)
+    if key.numel() == pairs.size(1):
+        return None
+    return (int(pairs.size(1) - key.numel()), *divmod(int(key[count > 1][0]), num_items))
+
+
+def _common_pairs(pairs: Tensor, others: Tensor) -> tuple[int, int, int] | None:
+    if pairs.numel() == 0 or others.numel() == 0:
+        return None
+    others = others.to(pairs.device)
+    num_items = max(_once(_bounds, pairs)[1][1], int(others[1].max())) + 1
+    key = _keys(pairs, num_items)
+    both = key[torch.isin(key, _keys(others, num_items))]
+    return (both.numel(), *divmod(int(both[0]), num_items)) if both.numel() > 0 else None
+
+
+def _where_not_zero(label: Tensor) -> Tensor:
+    return label.nonzero().view(-1)
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    return x if index.numel() == x.size(-1) else x.index_select(-1, index)
+
+
+def _bad_rows(x: Tensor) -> tuple[int, int] | None:
+    r"""Returns the number of rows with a NaN or an infinite value, and the first of them."""
+    x = x.detach()
+    if x.numel() == 0 or bool(torch.stack(torch.aminmax(x)).isfinite().all()):
+        return None
+    bad = (~x.isfinite()).any(dim=1).nonzero().view(-1)
+    return bad.numel(), int(bad[0])
