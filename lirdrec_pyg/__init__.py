@@ -3,7 +3,15 @@ r"""ID-free multimodal recommendation on PyTorch Geometric."""
 from lirdrec_pyg import datasets, nn, transforms
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
 from lirdrec_pyg.ranking import evaluate
-from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items, recommend
+from lirdrec_pyg.serving import (
+    Retriever,
+    encode_layerwise,
+    encode_new_items,
+    fold_in_users,
+    item_layers,
+    onboard_items,
+    recommend,
+)
 from lirdrec_pyg.training import (
     BPRSampler,
     Callback,
@@ -11,7 +19,7 @@ from lirdrec_pyg.training import (
     LazyAdam,
     MappedFeatures,
     MiniBatches,
-    encode_layerwise,
+    Trainer,
     fit,
     load_model,
 )
@@ -33,6 +41,7 @@ __all__ = [
     'Recommender',
     'Retriever',
     'SoftmaxLIRDRec',
+    'Trainer',
     '__version__',
     'datasets',
     'encode_layerwise',

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lirdrec_pyg import evaluate, fit, load_model
-from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, LightGCN, LIRDRec, SoftmaxLIRDRec
+from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, LightGCN, LIRDRec, PaperPWC, SampledSoftmax, SoftmaxLIRDRec
 from lirdrec_pyg.transforms import InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM
 
@@ -14,10 +14,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a G
 
 MODELS = {
     'LIRDRec': (LIRDRec, {}),
-    'LIRDRec-ema': (LIRDRec, {'pwc': 'ema'}),
-    'LIRDRec-softmax': (LIRDRec, {'loss': 'softmax'}),
-    'LIRDRec-batch': (LIRDRec, {'loss': 'softmax', 'num_negatives': 'batch'}),
-    'LIRDRec-history': (LIRDRec, {'loss': 'softmax', 'history': 4}),
+    'LIRDRec-ema': (LIRDRec, {'fusion': PaperPWC()}),
+    'LIRDRec-softmax': (LIRDRec, {'objective': SampledSoftmax()}),
+    'LIRDRec-batch': (LIRDRec, {'objective': SampledSoftmax(num_negatives='batch')}),
+    'LIRDRec-history': (LIRDRec, {'objective': SampledSoftmax(), 'recent_items': 4}),
     'SoftmaxLIRDRec': (SoftmaxLIRDRec, {'dropout': 0.0}),
     'LightGCN': (LightGCN, {}),
     'BPRMF': (BPRMF, {}),
@@ -76,7 +76,7 @@ def test_training_agrees(name, precision, splits):
         result = fit(
             model.to(device), train.to(device), splits[1], epochs=5, batch_size=64, precision=precision, progress=False
         )
-        history[device] = [row['loss'] for row in result.history]
+        history[device] = [row['loss'] for row in result.log]
     assert history['cuda'] == pytest.approx(history['cpu'], rel=1e-3 if precision == 'fp32' else 3e-2)
 
 
@@ -120,7 +120,7 @@ def test_checkpoints_cross_devices(splits, tmp_path):
     fit(model.cuda(), copy(train).cuda(), splits[1], epochs=2, **kwargs)
     resumed, _ = prepared('LIRDRec', splits)
     result = fit(resumed.cuda(), copy(train).cuda(), splits[1], epochs=4, resume=True, **kwargs)
-    assert [row['epoch'] for row in result.history] == [1, 2, 3, 4]
+    assert [row['epoch'] for row in result.log] == [1, 2, 3, 4]
     loaded = load_model(LIRDRec, tmp_path / 'c.pt')
     with torch.no_grad():
         found, expected = loaded.encode(train), resumed.encode(copy(train).cuda())

@@ -1,5 +1,5 @@
 from lirdrec_pyg.nn.encoder import ModalityEncoder
-from lirdrec_pyg.nn.fusion import PWC
+from lirdrec_pyg.nn.fusion import PWC, AttentionFusion, Fusion, PaperPWC, StaticFusion, UniformFusion
 from lirdrec_pyg.nn.models import (
     BM3,
     BPRMF,
@@ -13,24 +13,34 @@ from lirdrec_pyg.nn.models import (
     Recommender,
     SoftmaxLIRDRec,
 )
+from lirdrec_pyg.nn.objectives import BPR, Batch, Objective, SampledSoftmax
 from lirdrec_pyg.nn.propagation import Propagation, WeightedLGConv
 from lirdrec_pyg.nn.recent_items import RecentItemsEncoder
 
 __all__ = [
     'BM3',
+    'BPR',
     'BPRMF',
     'FREEDOM',
     'MGCN',
     'PWC',
     'VBPR',
+    'AttentionFusion',
+    'Batch',
     'ContentKNN',
+    'Fusion',
     'LIRDRec',
     'LightGCN',
     'ModalityEncoder',
+    'Objective',
+    'PaperPWC',
     'Popularity',
     'Propagation',
     'RecentItemsEncoder',
     'Recommender',
+    'SampledSoftmax',
     'SoftmaxLIRDRec',
+    'StaticFusion',
+    'UniformFusion',
     'WeightedLGConv',
 ]

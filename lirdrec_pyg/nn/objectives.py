@@ -1,13 +1,204 @@
-from typing import Any
+r"""What training minimises. Any model takes any objective."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Self
+
+from lirdrec_pyg.nn.kernels import normalize, softmax_loss
+from lirdrec_pyg.nn.part import Part
+
+Rows = Callable[[Tensor], Tensor]
+
+
+class Batch:
+    r"""A batch of triplets as an objective sees it: ids, and the embeddings to score them by.
+
+    Embeddings are made when they are asked for, and once, so that an objective pays for what it uses.
+
+    Args:
+        user (Tensor): Users :math:`(B)`.
+        pos (Tensor): An item that each user interacted with :math:`(B)`.
+        neg (Tensor): An item that each user did not interact with :math:`(B)`.
+        users (callable): Returns the embeddings :math:`(N, D)` of given users :math:`(N)`.
+        items (callable): Returns the embeddings :math:`(N, D)` of given items :math:`(N)`.
+        seen (callable, optional): Returns which items have training interactions, bool :math:`(|\mathcal{I}|)`.
+            (default: unknown, as on a sampled sub-graph)
+        by_interaction (bool, optional): Whether a user's embedding depends on the interaction, as in a sequential
+            model. (default: :obj:`False`)
+    """
+
+    def __init__(
+        self,
+        user: Tensor,
+        pos: Tensor,
+        neg: Tensor,
+        users: Rows,
+        items: Rows,
+        seen: Callable[[], Tensor] | None = None,
+        by_interaction: bool = False,
+    ) -> None:
+        self.user, self.pos, self.neg = user, pos, neg
+        self._users, self._items, self._seen = users, items, seen
+        self.by_interaction = by_interaction
+        self._made: dict[str, Any] = {}
+
+    def users(self) -> Tensor:
+        r"""Returns the embedding of each user of the batch, :math:`(B, D)`."""
+        return self._once('users', lambda: self._users(self.user))
+
+    def distinct_users(self) -> tuple[Tensor, Tensor | None]:
+        r"""Returns each user of the batch once, :math:`(N, D)`, and the row of each triplet's user, :math:`(B)`.
+
+        Where this saves nothing, it returns the users of all triplets, and :obj:`None`: in a sequential model, and on
+        a GPU, which would have to wait for their number.
+        """
+        if self.by_interaction or self.user.device.type != 'cpu':
+            return self.users(), None
+
+        def make() -> tuple[Tensor, Tensor]:
+            user, index = self.user.unique(return_inverse=True)
+            return self._users(user), index
+
+        return self._once('distinct', make)
+
+    def triplets(self) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns the embeddings of users, positives and negatives, :math:`(B, D)` each."""
+
+        def make() -> tuple[Tensor, Tensor, Tensor]:
+            pos, neg = self._items(torch.cat([self.pos, self.neg])).chunk(2)
+            return self.users(), pos, neg
+
+        return self._once('triplets', make)
+
+    def items(self, index: Tensor) -> Tensor:
+        r"""Returns the embeddings of the given items :math:`(N)`, :math:`(N, D)`."""
+        return self._items(index)
+
+    def seen(self) -> Tensor:
+        r"""Returns which items can be negatives, those with training interactions: bool :math:`(|\mathcal{I}|)`.
+
+        Raises:
+            ValueError: On a sampled sub-graph, which does not know.
+        """
+        if self._seen is None:
+            raise ValueError("'num_negatives' needs to be 'batch' on a sampled sub-graph: it does not hold all items")
+        return self._seen()
+
+    def with_items(self, items: Rows) -> Self:
+        r"""Returns the same batch with other embeddings of items, such as the projections of a modality."""
+        out = type(self)(self.user, self.pos, self.neg, self._users, items, self._seen, self.by_interaction)
+        out._made = {name: value for name, value in self._made.items() if name in ('users', 'distinct')}
+        return out
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+class Objective(Part, ABC):
+    r"""What training minimises, a function of the embeddings of a batch.
+
+    A new one is a class with :meth:`forward`:
+
+    .. code-block:: python
+
+        class Hinge(Objective):
+            def __init__(self, margin: float = 1.0) -> None:
+                super().__init__()
+                self.margin = margin
+
+            def forward(self, batch: Batch) -> Tensor:
+                user, pos, neg = batch.triplets()
+                return (self.margin - (user * (pos - neg)).sum(dim=-1)).clamp(min=0).mean()
+
+        model = LIRDRec.from_data(train, objective=Hinge(margin=0.5))
+    """
+
+    fit_defaults: dict[str, float] = {}  # what suits the objective in place of the model's own
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        r"""Returns the loss of a batch, a scalar."""
+
+
+class BPR(Objective):
+    r"""The Bayesian personalised ranking of the `"BPR: Bayesian Personalized Ranking from Implicit Feedback"
+    <https://arxiv.org/abs/1205.2618>`_ paper: a user's positive should score above its negative.
+
+    .. math::
+        \mathcal{L} = \frac{1}{B} \sum_{(u, i, j)} \mathrm{softplus}(s_{uj} - s_{ui})
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def forward(self, batch: Batch) -> Tensor:
+        user, pos, neg = batch.triplets()
+        return bpr_loss((user * pos).sum(dim=-1), (user * neg).sum(dim=-1))
+
+
+class SampledSoftmax(Objective):
+    r"""The softmax over cosines of the `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
+    <https://arxiv.org/abs/2201.02327>`_ paper: a positive should score above all candidates. It needs far fewer epochs
+    than :class:`BPR`.
+
+    .. math::
+        \mathcal{L} = -\frac{1}{B} \sum_{(u, i)} \log \frac{\exp(\cos(\mathbf{u}, \mathbf{i}) / \tau)}
+        {\sum_{j \in \mathcal{C}} \exp(\cos(\mathbf{u}, \mathbf{j}) / \tau)}
+
+    Items without training interactions are never candidates: that would teach the model to avoid what is new. The
+    length of an embedding does not enter. How much it counts in the scores is chosen after training
+    (:meth:`~lirdrec_pyg.nn.Recommender.set_power`).
+
+    Args:
+        temperature (float, optional): :math:`\tau`. The more items there are, the lower it should be.
+            (default: :obj:`0.2`)
+        num_negatives (int or str, optional): The candidates that a batch shares beside its positives: a number of
+            uniform items, or ``'batch'`` for none. (default: all items)
+    """
+
+    fit_defaults = {'lr': 1e-3, 'patience': 10}
+
+    def __init__(self, temperature: float = 0.2, num_negatives: int | Literal['batch'] | None = None) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"'temperature' needs to be positive (got {temperature})")
+        if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
+            raise ValueError(f"'num_negatives' needs to be positive, 'batch' or None (got {num_negatives!r})")
+        self.temperature = temperature
+        self.num_negatives = num_negatives
+
+    def forward(self, batch: Batch) -> Tensor:
+        user, index = batch.distinct_users()
+        items, target, mask = self.candidates(batch)
+        return softmax_loss(
+            normalize(user), normalize(batch.items(items)), target, self.temperature, index=index, candidates=mask
+        )
+
+    def candidates(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        r"""Returns the items of the softmax, where among them the positives are, and which of them take part."""
+        pos = batch.pos
+        if self.num_negatives == 'batch':
+            return *pos.unique(return_inverse=True), None
+        seen = batch.seen().index_fill(0, pos, True)
+        if self.num_negatives is None and pos.device.type != 'cpu':  # all in place, without waiting for their number
+            return torch.arange(seen.numel(), device=pos.device), pos, seen
+        items = seen.nonzero().view(-1)
+        if self.num_negatives is None:
+            return items, (seen.cumsum(0) - 1)[pos], None
+        drawn = items[torch.randint(items.numel(), (int(self.num_negatives),), device=pos.device)]
+        items, target = pos.unique(return_inverse=True)
+        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 
 
 def bpr_loss(pos_score: Tensor, neg_score: Tensor) -> Tensor:
-    r"""The Bayesian personalised ranking loss of `"BPR" <https://arxiv.org/abs/1205.2618>`_,
-    :math:`\frac{1}{B} \sum \mathrm{softplus}(s^- - s^+)`.
+    r"""Returns :math:`\frac{1}{B} \sum \mathrm{softplus}(s^- - s^+)`, see :class:`BPR`.
 
     Shapes:
         - **pos_score**, **neg_score:** :math:`(B)`
@@ -16,105 +207,7 @@ def bpr_loss(pos_score: Tensor, neg_score: Tensor) -> Tensor:
     return F.softplus(neg_score - pos_score).mean()
 
 
-def mean_square_norm(user: Tensor, item: Tensor) -> Tensor:
-    r"""The L2 penalty of `"LIRDRec" <https://arxiv.org/abs/2505.04960>`_, over the final representations of all users
-    and items: :math:`\mathrm{mean}(\mathbf{U}^2) + \mathrm{mean}(\mathbf{I}^2)`.
-
-    Shapes:
-        - **user:** :math:`(|\mathcal{U}|, D)`
-        - **item:** :math:`(|\mathcal{I}|, D)`
-        - **output:** a scalar
-    """
-    return user.square().mean() + item.square().mean()
-
-
-def softmax_loss(
-    user: Tensor,
-    item: Tensor,
-    target: Tensor,
-    temperature: float = 0.2,
-    max_elements: int | None = None,
-    index: Tensor | None = None,
-    candidates: Tensor | None = None,
-) -> Tensor:
-    r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
-    <https://arxiv.org/abs/2201.02327>`_,
-
-    .. math::
-        -\frac{1}{B} \sum_{b=1}^{B} \log \frac{\exp(\mathbf{u}_b^\top \mathbf{i}_{t_b} / \tau)}
-        {\sum_{j=1}^{N} \exp(\mathbf{u}_b^\top \mathbf{i}_j / \tau)} .
-
-    The scores are made in blocks of rows, whose gradients are taken in the same pass: the :math:`B \times N` scores are
-    never in memory at once.
-
-    A user that has several positives in the batch needs its scores but once: give each user once, and ``index``.
-
-    Args:
-        user (torch.Tensor): The users of a batch, normalised by the caller where the scores should be cosines.
-        item (torch.Tensor): The candidates: all items, or a sample of them.
-        target (torch.Tensor): The row of each positive in ``item``.
-        temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
-        max_elements (int, optional): The number of scores in memory at once. (default: 8 MiB of them, few enough to
-            stay in a cache, on CPU; 512 MiB, enough to keep it busy, on a GPU)
-        index (torch.Tensor, optional): The row of the user of each positive in ``user``. (default: their order)
-        candidates (torch.Tensor, optional): Which rows of ``item`` are candidates, a bool mask, or how many times each
-            is one; positives need to be. A selection of them beforehand takes less time, but waits for the device where
-            its size is not known. (default: all, once)
-
-    Shapes:
-        - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
-        - **item:** :math:`(N, D)`
-        - **target**, **index:** :math:`(B)`
-        - **candidates:** :math:`(N)`
-        - **output:** a scalar
-    """
-    if max_elements is None:
-        max_elements = 2**21 if user.device.type == 'cpu' else 2**27
-    return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index, candidates)
-
-
-class _Softmax(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        user: Tensor,
-        item: Tensor,
-        target: Tensor,
-        temperature: float,
-        block: int,
-        index: Tensor | None,
-        candidates: Tensor | None,
-    ) -> Tensor:
-        grads = any(ctx.needs_input_grad)
-        own = user if index is None else user.index_select(0, index)
-        count = user.new_ones(user.size(0)) if index is None else index.bincount(minlength=user.size(0)).to(user.dtype)
-        offset = None if candidates is None else candidates.to(item.dtype).log()  # minus infinity for none
-        positive = item.index_select(0, target)
-        grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
-        total = -(own * positive).sum(dtype=torch.float64) / temperature
-        for u, grad, n in zip(user.split(block), grad_user.split(block), count.view(-1, 1).split(block), strict=True):
-            score = (u / temperature) @ item.t()
-            if offset is not None:
-                score += offset
-            top = score.amax(dim=1, keepdim=True)
-            mass = score.sub_(top).exp_().sum(dim=1, keepdim=True)  # of which the scores are now shares
-            total += (n * (mass.log() + top)).sum(dtype=torch.float64)
-            if grads:
-                torch.mm(score, item, out=grad).mul_(n / mass)
-                grad_item.addmm_(score.t(), u * (n / mass))
-        if grads:
-            scale = 1 / (temperature * target.size(0))
-            if index is None:
-                grad_user.sub_(positive)
-            else:
-                grad_user.index_add_(0, index, positive, alpha=-1)
-            grad_user.mul_(scale)
-            grad_item.index_add_(0, target, own, alpha=-1).mul_(scale)
-        ctx.save_for_backward(grad_user, grad_item)
-        return (total / target.size(0)).to(user.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        grad_user, grad_item = ctx.saved_tensors
-        return grad_user * grad, grad_item * grad, None, None, None, None, None
+def squared_norm(*rows: Tensor) -> Tensor:
+    r"""Returns the penalty on a batch of the ID-based models, :math:`\frac{1}{2B} \sum_x \Vert \mathbf{X}
+    \Vert_F^2`, where :math:`B` is the number of rows of the first :math:`\mathbf{X}`."""
+    return sum((x.square().sum() for x in rows[1:]), rows[0].square().sum()) / (2 * len(rows[0]))

@@ -1,4 +1,5 @@
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,7 +64,8 @@ class Propagation(Module):
 
     On the bipartite graph it sums the layers of `LightGCN <https://arxiv.org/abs/2002.02126>`_,
     :math:`\sum_{l=0}^{L} \hat{\mathbf{A}}^l \mathbf{z}`, by Horner's rule :math:`\mathbf{y} \leftarrow \mathbf{z} +
-    \hat{\mathbf{A}} \mathbf{y}`; on the item graph it adds :math:`\mathbf{S}^n \mathbf{z}`. Where adjacency matrices
+    \hat{\mathbf{A}} \mathbf{y}`; on the item graph it takes :math:`\mathbf{S}^n
+    \mathbf{z}`. Where adjacency matrices
     are given, no activation is saved for the backward pass, which is the same sum applied to the gradient
     (:math:`\hat{\mathbf{A}}` is symmetric). On plain edges, such as those of a sampled sub-graph, autograd takes over.
 
@@ -101,43 +103,75 @@ class Propagation(Module):
             return out[0].view_as(user), out[1].view_as(item)
         return _SymmetricSum.apply(self.conv, self.num_layers, user, item, to_item, to_user, normalize)
 
-    def propagate_items(self, item: Tensor, similar: Edges, similar_t: Edges | None = None) -> Tensor:
-        r"""Adds what flows along the item graph.
+    def smooth(self, item: Tensor, similar: Edges | None, similar_t: Edges | None = None) -> Tensor:
+        r"""Returns what flows along the item graph, :math:`\mathbf{S}^n \mathbf{z}`.
 
         Args:
             item (Tensor): Item features :math:`(|\mathcal{I}|, D)`.
             similar (tuple): Adjacency and weight of ``similar_to`` (a row per target).
             similar_t (tuple, optional): The transpose, for the backward pass. (default: autograd's own)
+
+        Raises:
+            ValueError: If there is no item graph.
         """
-        if self.num_item_layers == 0:
-            return item
+        if similar is None:
+            raise ValueError(
+                f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it, or build the model with "
+                f'`num_item_layers=0` (got {self.num_item_layers})'
+            )
         size = (item.size(0), item.size(0))
-        out = item
         for _ in range(self.num_item_layers):
             if similar_t is None or _is_plain(similar[0]):
-                out = self.conv(out, *similar, size=size)
+                item = self.conv(item, *similar, size=size)
             else:
-                out = _Product.apply(self.conv, out, similar, similar_t)
-        return item + out
+                item = _Product.apply(self.conv, item, similar, similar_t)
+        return item
+
+    def layers(self, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> Iterator[tuple[Tensor, Tensor]]:
+        r"""Yields each layer on the bipartite graph, :math:`\hat{\mathbf{A}}^l \mathbf{z}` for users and items."""
+        size = (user.size(0), item.size(0))
+        yield user, item
+        for _ in range(self.num_layers):
+            user, item = self.conv(item, *to_user, size=size[::-1]), self.conv(user, *to_item, size=size)
+            yield user, item
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(num_layers={self.num_layers}, num_item_layers={self.num_item_layers})'
 
 
-def edges(data: HeteroData) -> tuple[Edges, Edges, Edges | None, Edges | None]:
-    r"""Returns ``to_item``, ``to_user``, ``similar`` and its transpose, in the layout that the data holds."""
+class Graph(NamedTuple):
+    r"""The edges that a model propagates on, each an adjacency and a weight.
+
+    Args:
+        to_item (tuple): Those of ``interacts`` (a row per item).
+        to_user (tuple): Those of ``rev_interacts`` (a row per user).
+        similar (tuple, optional): Those of ``similar_to`` (a row per target).
+        similar_t (tuple, optional): Their transpose, for a faster backward pass.
+    """
+
+    to_item: Edges
+    to_user: Edges
+    similar: Edges | None = None
+    similar_t: Edges | None = None
+
+    def to(self, device: torch.device) -> 'Graph':
+        r"""Returns the graph on a device."""
+        return Graph(*(None if pair is None else _edges_to(pair, device) for pair in self))  # type: ignore[arg-type]
+
+
+def edges(data: HeteroData) -> Graph:
+    r"""Returns the edges of the data, in the layout that it holds."""
     if REV_INTERACTS not in data.edge_types:
-        raise ValueError(f"'data' needs the relation {REV_INTERACTS}: apply `InteractionGraph()` to the training view")
+        raise ValueError(f"'data' needs the relation {REV_INTERACTS}: apply `InteractionGraph()` to the training split")
     similar = similar_t = None
     if SIMILAR_TO in data.edge_types:
         similar = _edges(data[SIMILAR_TO])
         if 'adj' in data[SIMILAR_TO]:
             similar_t = data[SIMILAR_TO].adj, data[SIMILAR_TO].get('adj_weight')
-    return _edges(data[INTERACTS]), _edges(data[REV_INTERACTS]), similar, similar_t
+    return Graph(_edges(data[INTERACTS]), _edges(data[REV_INTERACTS]), similar, similar_t)
 
 
-def edges_to(pair: Edges, device: torch.device) -> Edges:
-    r"""Returns adjacency and weight on a device."""
+def _edges_to(pair: Edges, device: torch.device) -> Edges:
     adj, weight = pair
     return adj.to(device), None if weight is None else weight.to(device)
 

@@ -1,6 +1,15 @@
 from lirdrec_pyg.serving.fold_in import fold_in_users
+from lirdrec_pyg.serving.layerwise import encode_layerwise
 from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, onboard_items
 from lirdrec_pyg.serving.recommend import recommend
 from lirdrec_pyg.serving.retriever import Retriever
 
-__all__ = ['Retriever', 'encode_new_items', 'fold_in_users', 'item_layers', 'onboard_items', 'recommend']
+__all__ = [
+    'Retriever',
+    'encode_layerwise',
+    'encode_new_items',
+    'fold_in_users',
+    'item_layers',
+    'onboard_items',
+    'recommend',
+]

@@ -3,17 +3,16 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import degree
 
 from lirdrec_pyg._segments import EPS
+from lirdrec_pyg.nn.fusion import weighted
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
-from lirdrec_pyg.nn.propagation import edges, edges_to
+from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.serving.onboard import item_layers
 from lirdrec_pyg.serving.recommend import node_ids
-from lirdrec_pyg.transforms.interaction_graph import check_interactions
-from lirdrec_pyg.typing import INTERACTS, ITEM
+from lirdrec_pyg.typing import INTERACTS, ITEM, check, check_pairs
 
 
 @torch.no_grad()
@@ -37,7 +36,7 @@ def fold_in_users(
         \hat{\mathbf{z}}^{(0)}_i &= \mathbf{z}^{(0)}_i, \quad
         \hat{\mathbf{z}}^{(l)}_i = \sqrt{\frac{\deg i}{\deg i + 1}} \, \mathbf{z}^{(l)}_i
         + w_{ui} \mathbf{z}^{(l-1)}_u \\
-        \mathbf{u} &= \mathrm{PWC} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
+        \mathbf{u} &= \mathrm{fusion} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
 
     Here :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those of the graph without the user.
     For the weights of the views, :math:`\boldsymbol{\theta}_u` is the mean of all users' where the variant of
@@ -62,10 +61,13 @@ def fold_in_users(
     Raises:
         ValueError: If an item is unknown or repeated in a history, or all histories are empty.
     """
+    data = check(data)
     col = node_ids(data, ITEM, list(chain.from_iterable(histories)))  # type: ignore[arg-type]
     count = torch.tensor([len(history) for history in histories])
     row = torch.repeat_interleave(count)
-    check_interactions(torch.stack([row, col]), len(count), data[ITEM].num_nodes)
+    check_pairs(torch.stack([row, col]), (len(count), data[ITEM].num_nodes), 'histories', unique=True)
+    if col.numel() == 0:
+        raise ValueError("'histories' need at least one item (got none)")
     layers = item_layers(model, data, layers)
     device = layers.device
     row, col, count = row.to(device), col.to(device), count.to(device)
@@ -85,14 +87,10 @@ def fold_in_users(
         )
         z.append(out if layer == 0 else out + back * z[layer - 1])
     views = torch.stack(z).sum(dim=0).unflatten(1, (model.num_views, -1))
-    theta = {}
-    if model.pwc.variant in ('released', 'ema'):
-        theta['theta'] = model.pwc.theta.mean(dim=0, keepdim=True)  # one row for all
-    user = functional_call(model.pwc, theta, (views, torch.zeros_like(count)))
-    if model.history is not None:
-        item, similar = layers.sum(dim=0), edges(data)[2]
-        item = item if similar is None else model.propagation.propagate_items(item, edges_to(similar, device))
-        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.history.length + 1, device=device)
+    user = weighted(views, model.fusion.weight_of_new(views))
+    if model.recent is not None:
+        item = model.add_neighbors(layers.sum(dim=0), edges(data).to(device))
+        position = count.cumsum(0).unsqueeze(1) - torch.arange(1, model.recent.length + 1, device=device)
         latest = torch.where(position >= (count.cumsum(0) - count).unsqueeze(1), col[position.clamp(min=0)], -1)
-        user = model.history(user, item, latest)
-    return model.finish(user)
+        user = model.recent(user, item, latest)
+    return model.scale(user)

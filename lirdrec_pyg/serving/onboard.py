@@ -12,12 +12,12 @@ from torch_geometric.data import HeteroData
 from torch_geometric.utils import coalesce
 
 from lirdrec_pyg.nn.kernels import normalize
-from lirdrec_pyg.nn.models.lirdrec import LIRDRec, spectrum_of
-from lirdrec_pyg.nn.propagation import edges, edges_to
-from lirdrec_pyg.transforms.dct import DCT, check_finite
+from lirdrec_pyg.nn.models.lirdrec import LIRDRec
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.transforms.dct import DCT
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout
 from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph, exact_knn
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, modalities, modality_features
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, check, modalities, modality_features
 
 
 def onboard_items(
@@ -54,6 +54,7 @@ def onboard_items(
         ValueError: If features do not fit the data or one another or are not finite, raw ids are not new, or ``k`` is
             not in :math:`[1, |\mathcal{I}|]`, old and new items together.
     """
+    data = check(data)
     num_old = data[ITEM].num_nodes
     new = _check(data, features, masks or {})
     num_new = new[ITEM].num_nodes
@@ -108,34 +109,26 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
     Raises:
         ValueError: If an item after the known ones has interactions, or the modalities are not those of the model.
     """
-    device = model.user.device
-    num_items, num_layers = data[ITEM].num_nodes, model.propagation.num_layers
+    num_items = data[ITEM].num_nodes
     item = data[INTERACTS].edge_index[1]
     if known is not None:
         if int(item.max()) >= known.size(1):
             raise ValueError(f"items after the 'known' {known.size(1)} can't have interactions (got {int(item.max())})")
-        known = known.to(device)
+        known = known.to(model.user.device)
         if known.size(1) == num_items:
             return known
-        out = known.new_zeros(num_layers + 1, num_items - known.size(1), known.size(2))
-        out[0] = _content(model, data, known.size(1))
-        return torch.cat([known, out], dim=1)
-    to_item, to_user = (edges_to(pair, device) for pair in edges(data)[:2])
-    z_user, z_item = normalize(model.user).flatten(1), _content(model, data, 0)
-    size = (z_user.size(0), z_item.size(0))
-    layers = [z_item]
-    for _ in range(num_layers):
-        conv = model.propagation.conv
-        z_user, z_item = conv(z_item, *to_user, size=size[::-1]), conv(z_user, *to_item, size=size)
-        layers.append(z_item)
-    return torch.stack(layers)
+        new = normalize(model.content(data, torch.arange(known.size(1), num_items))).flatten(1)
+        return torch.cat([known, torch.cat([new.unsqueeze(0), new.new_zeros(len(known) - 1, *new.shape)])], dim=1)
+    user, item = (normalize(z).flatten(1) for z in (model.user, model.content(data)))
+    graph = edges(data).to(model.user.device)
+    return torch.stack([z for _, z in model.propagation.layers(user, item, graph.to_item, graph.to_user)])
 
 
 @torch.no_grad()
 def encode_new_items(
     model: LIRDRec, data: HeteroData, new: Tensor, layers: Tensor | None = None, borrow: float = 0.0
 ) -> Tensor:
-    r"""Returns the embeddings of new items, by default equal to those of ``model.encode(data)``.
+    r"""Returns the embeddings of new items, by default equal to those of ``model(data)``.
 
     An item without interactions is its content, :math:`\mathbf{z}_i = \mathbf{z}^{(0)}_i`, plus what the item graph
     brings: given the :func:`item_layers` of the others, only the new rows pass through the encoders. What other items
@@ -162,22 +155,11 @@ def encode_new_items(
     if not borrow >= 0:
         raise ValueError(f"'borrow' needs to be non-negative (got {borrow})")
     layers = item_layers(model, data, layers)
-    z, similar = layers.sum(dim=0), edges(data)[2]
-    if similar is not None:
-        if borrow > 0:
-            z = z + borrow * _of_neighbours(data, layers[1:].sum(dim=0))
-        z = model.propagation.propagate_items(z, edges_to(similar, z.device))
-    return model.finish(z[new.to(z.device)])
-
-
-def _content(model: LIRDRec, data: HeteroData, first: int) -> Tensor:
-    r"""Returns :math:`\mathbf{z}^{(0)}` of the items from the given one on."""
-    device, xs, masks = model.user.device, {}, {}
-    for name in model.in_channels:
-        x, has = modality_features(data, name)
-        xs[name], masks[name] = x[first:].to(device), None if has is None else has[first:].to(device)
-    spectrum = spectrum_of(data, model.in_channels)[first:].to(device)
-    return normalize(model.encode_items(xs, spectrum, masks)).flatten(1)
+    z = layers.sum(dim=0)
+    if borrow > 0 and SIMILAR_TO in data.edge_types:
+        z = z + borrow * _of_neighbours(data, layers[1:].sum(dim=0))
+    z = model.add_neighbors(z, edges(data).to(z.device))
+    return model.scale(z[new.to(z.device)])
 
 
 def _of_neighbours(data: HeteroData, x: Tensor) -> Tensor:
@@ -206,16 +188,18 @@ def _check(data: HeteroData, features: Mapping[str, Tensor], masks: Mapping[str,
     (num_new,) = sizes
     new = HeteroData()
     for name in names:
-        old, has_old = modality_features(data, name)
-        x = features.get(name, old.new_zeros(num_new, old.size(1)))
-        if x.dim() != 2 or x.size(1) != old.size(1):
+        old = modality_features(data, name)[0]
+        new[ITEM][f'x_{name}'] = features.get(name, old.new_zeros(num_new, old.size(1)))
+        new[ITEM][f'has_{name}'] = masks.get(name, torch.full((num_new,), name in features))
+    new = copy(check(new, interactions=False))
+    for name in names:
+        (old, has_old), (x, has) = modality_features(data, name), modality_features(new, name)
+        assert has is not None
+        if x.size(1) != old.size(1):
             raise ValueError(f"'x_{name}' needs to have {old.size(1)} columns (got {tuple(x.shape)})")
-        has = masks.get(name, torch.full((num_new,), name in features))
-        check_finite(x, name)
         new[ITEM][f'x_{name}'] = x * has.unsqueeze(1)
-        if has_old is not None or not has.all():
-            new[ITEM][f'has_{name}'] = has
-    new[ITEM].num_nodes = num_new
+        if has_old is None and has.all():
+            del new[ITEM][f'has_{name}']
     return new
 
 

@@ -1,18 +1,30 @@
-from lirdrec_pyg.training.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
+from lirdrec_pyg.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, ProgressBar
+from lirdrec_pyg.training.checkpoint import load_checkpoint, load_model
+from lirdrec_pyg.training.lazy_adam import LazyAdam
+from lirdrec_pyg.training.loader import Loader, WholeGraph
+from lirdrec_pyg.training.mapped_features import MappedFeatures
+from lirdrec_pyg.training.minibatch import MiniBatches
 from lirdrec_pyg.training.probes import GradientBiasProbe, ModalityWeightMonitor
 from lirdrec_pyg.training.sampler import BPRSampler
-from lirdrec_pyg.training.trainer import Callback, FitResult, fit, load_model
+from lirdrec_pyg.training.trainer import FitResult, Trainer, fit
 
 __all__ = [
     'BPRSampler',
+    'CSVLog',
     'Callback',
+    'Checkpoint',
+    'EarlyStopping',
     'FitResult',
     'GradientBiasProbe',
     'LazyAdam',
+    'Loader',
     'MappedFeatures',
     'MiniBatches',
     'ModalityWeightMonitor',
-    'encode_layerwise',
+    'ProgressBar',
+    'Trainer',
+    'WholeGraph',
     'fit',
+    'load_checkpoint',
     'load_model',
 ]

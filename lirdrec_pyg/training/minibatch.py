@@ -1,17 +1,14 @@
 r"""Training on sampled sub-graphs, for graphs and features that full propagation can't hold."""
 
 import itertools
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Module, Parameter
-from torch.optim import Adam
+from torch.nn import Module
 from torch_geometric import typing as support
 from torch_geometric.data import HeteroData
 from torch_geometric.loader import LinkNeighborLoader
@@ -19,86 +16,15 @@ from torch_geometric.sampler import NeighborSampler
 from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn import LIRDRec
-from lirdrec_pyg.nn.propagation import edges, edges_to
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.training import processes
+from lirdrec_pyg.training.mapped_features import MappedFeatures
 from lirdrec_pyg.training.sampler import BPRSampler
-from lirdrec_pyg.transforms.dct import dct
-from lirdrec_pyg.transforms.flush_denormals import FlushDenormals, flush_denormals
+from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
 from lirdrec_pyg.transforms.interaction_graph import adjacency
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
 
 Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
-
-
-class MappedFeatures:
-    r"""Features in ``.npy`` files, of which only the rows asked for are read.
-
-    The spectrum is that of :class:`~lirdrec_pyg.transforms.DCT`, made of the rows that were read.
-
-    Args:
-        paths (mapping of str to path): The file :math:`(\geq |\mathcal{I}|, C_m)` of each modality, of any float type.
-        num_items (int): The number of items.
-        masks (mapping of str to Tensor, optional): Which items have a modality, bool :math:`(|\mathcal{I}|)`.
-            (default: all)
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If there is none, or one is no matrix of floats, shorter than the catalogue, or cut off.
-    """
-
-    def __init__(
-        self,
-        paths: Mapping[str, str | os.PathLike[str]],
-        num_items: int,
-        masks: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        if len(paths) == 0:
-            raise ValueError("'paths' needs at least one modality (got none)")
-        self.num_items = num_items
-        self.masks = dict(masks or {})
-        self._x: dict[str, np.ndarray[Any, Any]] = {}
-        for name, path in paths.items():
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"no features of '{name}' at '{path}'")
-            try:
-                x = np.load(path, mmap_mode='r', allow_pickle=False)
-            except ValueError as error:
-                raise ValueError(f"'{path}' is cut off or no `.npy` file ({error})") from error
-            if x.ndim != 2 or x.dtype.kind != 'f':
-                raise ValueError(f"'{path}' needs to hold a matrix of floats (got {x.dtype} {x.shape})")
-            if len(x) < num_items:
-                raise ValueError(f"'{path}' needs a row for each of the {num_items} items (got {len(x)})")
-            self._x[name] = x
-
-    @property
-    def in_channels(self) -> dict[str, int]:
-        r"""The width of each modality."""
-        return {name: x.shape[1] for name, x in self._x.items()}
-
-    def rows(self, index: Tensor) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor | None]]:
-        r"""Returns the features, the spectra and the masks of some items, float32.
-
-        Raises:
-            ValueError: If a feature is not finite.
-        """
-        order = index.sort()  # reads forward through the files
-        xs, masks, spectra = {}, {}, []
-        for name, x in self._x.items():
-            block = np.empty((len(index), x.shape[1]), dtype=np.float32)
-            block[order.indices.numpy()] = x[order.values.numpy()]
-            bad = ~np.isfinite(block.sum(axis=1))
-            if bad.any():
-                first = int(index[int(bad.nonzero()[0][0])])
-                raise ValueError(f"'x_{name}' needs to be finite (got {int(bad.sum())} bad rows, first: item {first})")
-            spectrum = torch.from_numpy(dct(block))
-            masks[name] = None if name not in self.masks else self.masks[name][index]
-            if (mask := masks[name]) is not None:
-                spectrum[~mask] = 0
-            xs[name] = flush_denormals(torch.from_numpy(block))
-            spectra.append(flush_denormals(spectrum))
-        return xs, torch.cat(spectra, dim=1), masks
-
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}({self.num_items}, {self.in_channels})'
 
 
 class MiniBatches:
@@ -127,7 +53,8 @@ class MiniBatches:
             Its length is the number of layers on interactions and on the item graph together, or more.
         num_item_layers (int, optional): The number of layers on the item graph, of which all edges are taken.
             (default: :obj:`1`)
-        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
+        batch_size (int, optional): The number of triplets in a step, in each of several processes.
+            (default: :obj:`2048`)
         seed (int, optional): The seed of the triplets. The sub-graphs are drawn from torch's global random state, which
             :func:`~lirdrec_pyg.fit` seeds and restores. (default: :obj:`0`)
         features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
@@ -138,6 +65,8 @@ class MiniBatches:
         ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
         ValueError: If ``num_neighbors`` is too short, or ``data`` lacks ``InteractionGraph()`` or features.
     """
+
+    sampled = True
 
     def __init__(
         self,
@@ -174,7 +103,7 @@ class MiniBatches:
             'rescale': rescale,
         }
         self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
-        self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size, seed)
+        self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size * processes.count(), seed)
 
         graph = HeteroData()
         graph[USER].num_nodes, graph[ITEM].num_nodes = self.num_users, self.num_items
@@ -196,7 +125,7 @@ class MiniBatches:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = list(self.sampler)
+        batches = [processes.share(batch) for batch in self.sampler]
         pairs = [torch.stack([torch.cat([user, user]), torch.cat([pos, neg])]) for user, pos, neg in batches]
         stops = np.cumsum([0] + [pair.size(1) for pair in pairs])
         graph, neighbors, order = self._graph, self._neighbors, None
@@ -274,7 +203,8 @@ class MiniBatches:
             raise ValueError(f"'model' needs to be a LIRDRec for mini-batches (got {type(model).__name__})")
         if model.num_users != self.num_users:
             raise ValueError(f"'model' needs to have {self.num_users} users (got {model.num_users})")
-        _check_modalities(model, self.data, self.features)
+        if self.features is not None:
+            model.check_features(self.features)
         num_layers, num_item_layers = model.propagation.num_layers, model.propagation.num_item_layers
         if self._settings['num_item_layers'] < num_item_layers:
             raise ValueError(
@@ -289,130 +219,25 @@ class MiniBatches:
             )
 
     def encode(self, model: LIRDRec) -> Embeddings:
-        r"""Returns the embeddings of all users and items, see :func:`encode_layerwise`."""
-        return encode_layerwise(model, self.data, self.features)
+        r"""Returns the embeddings of all users and items, see
+        :meth:`~lirdrec_pyg.nn.LIRDRec.encode_layerwise`."""
+        return model.encode_layerwise(self.data, self.features)
+
+    def identity(self) -> dict[str, Any]:
+        r"""Returns all that the batches depend on beside the training data."""
+        features = None if self.features is None else self.features.identity()
+        return {**self._settings, 'seed': self.sampler.seed, 'features': features}
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns the state from which the next epoch's triplets are drawn, and what the loader was made with."""
-        return {'sampler': self.sampler.state_dict(), **self._settings}
+        r"""Returns the state from which the next epoch's triplets are drawn."""
+        return self.sampler.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        r"""Restores what :meth:`state_dict` returned.
-
-        Raises:
-            ValueError: If it is of a loader with other settings.
-        """
-        for name, value in self._settings.items():
-            if state_dict.get(name) != value:
-                raise ValueError(f"'{name}' needs to be {state_dict.get(name)}, as in the state (got {value})")
-        self.sampler.load_state_dict(state_dict['sampler'])
+        r"""Restores what :meth:`state_dict` returned."""
+        self.sampler.load_state_dict(state_dict)
 
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}({self.num_users}, {self.num_items}, '
-            f'num_neighbors={self._hops[INTERACTS]}, batch_size={self.sampler.batch_size})'
+            f'num_neighbors={self._hops[INTERACTS]}, batch_size={self._settings["batch_size"]})'
         )
-
-
-@torch.no_grad()
-def encode_layerwise(
-    model: LIRDRec, data: HeteroData, features: MappedFeatures | None = None, batch_size: int = 16384
-) -> Embeddings:
-    r"""Returns what ``model.encode(data)`` does, layer by layer over the whole graph: items are encoded some at a time,
-    so that beside the embeddings and the graph no more than their features and hidden layers are in memory.
-
-    Args:
-        model (LIRDRec): The model.
-        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
-        features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
-        batch_size (int, optional): The number of items encoded at once. (default: :obj:`16384`)
-
-    Returns:
-        The embeddings, on the device of the model. The graph moves there, and the features as their items are encoded;
-        ``data`` stays where it is.
-
-    Raises:
-        ValueError: If the modalities are not those of the model, in its order.
-    """
-    _check_modalities(model, data, features)
-    device, blocks = model.user.device, []
-    for index in torch.arange(data[ITEM].num_nodes).split(batch_size):
-        if features is not None:
-            xs, spectrum, masks = features.rows(index)
-        else:
-            store = data[ITEM]
-            xs = {name: store[f'x_{name}'][index] for name in model.in_channels}
-            masks = {name: store[f'has_{name}'][index] if f'has_{name}' in store else None for name in xs}
-            spectrum = store.spectrum[index]
-        xs = {name: x.to(device) for name, x in xs.items()}
-        masks = {name: None if mask is None else mask.to(device) for name, mask in masks.items()}
-        blocks.append(model.encode_items(xs, spectrum.to(device), masks))
-    item = torch.cat(blocks)
-    del blocks
-    graph = [None if pair is None else edges_to(pair, device) for pair in edges(data)[:3]]
-    user, item = model.propagate(item, *graph)  # type: ignore[arg-type]
-    user, history = model.pwc(user), model.histories(data)
-    if model.history is not None:
-        assert history is not None
-        user = model.history(user, item, history.to(device))
-    return Embeddings(model.finish(user), model.finish(item))
-
-
-def _check_modalities(model: LIRDRec, data: HeteroData, features: MappedFeatures | None) -> None:
-    if features is None:
-        found = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-    else:
-        found = features.in_channels
-    if list(found.items()) != list(model.in_channels.items()):  # the spectrum has them in this order
-        raise ValueError(f'modalities need to be those of the model, in its order, {model.in_channels} (got {found})')
-
-
-class LazyAdam(Adam):
-    r"""Adam that, given a sparse gradient, updates its rows alone, and their moments: a step costs what its rows do,
-    not the table. Bias correction counts all steps. Dense gradients are treated as by :class:`~torch.optim.Adam`.
-
-    Args:
-        params (iterable): The parameters.
-        **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay``, ``amsgrad`` and
-            ``maximize``.
-
-    Raises:
-        ValueError: If one of these is given.
-    """
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        for name in ('weight_decay', 'amsgrad', 'maximize'):
-            value = param_group.get(name, self.defaults[name])
-            if value:
-                raise ValueError(f"'{name}' needs to be left out, as rows are updated without it (got {value})")
-        super().add_param_group(param_group)
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        held: list[tuple[Parameter, Tensor]] = []
-        for group in self.param_groups:
-            for param in group['params']:
-                if param.grad is not None and param.grad.is_sparse:
-                    self._update_rows(param, param.grad.coalesce(), group)
-                    held.append((param, param.grad))
-                    param.grad = None
-        out = super().step(closure)
-        for param, grad in held:
-            param.grad = grad
-        return out
-
-    def _update_rows(self, param: Parameter, grad: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[param]
-        if not state:
-            state['step'] = torch.tensor(0.0)
-            state['exp_avg'] = torch.zeros_like(param)
-            state['exp_avg_sq'] = torch.zeros_like(param)
-        state['step'] += 1
-        index, value = grad.indices()[0], grad.values()
-        (beta1, beta2), step = group['betas'], float(state['step'])
-        first = state['exp_avg'].index_select(0, index).lerp_(value, 1 - beta1)
-        second = state['exp_avg_sq'].index_select(0, index).mul_(beta2).addcmul_(value, value, value=1 - beta2)
-        state['exp_avg'].index_copy_(0, index, first)
-        state['exp_avg_sq'].index_copy_(0, index, second)
-        scale = second.sqrt_().div_((1 - beta2**step) ** 0.5).add_(group['eps'])
-        param.index_add_(0, index, first.div_(scale), alpha=-group['lr'] / (1 - beta1**step))

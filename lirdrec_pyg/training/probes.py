@@ -2,7 +2,7 @@ r"""Callbacks of :func:`~lirdrec_pyg.fit` that record what goes on in training: 
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,10 +11,14 @@ from torch.func import functional_call
 from torch.nn import Module
 from torch_geometric.data import HeteroData
 
+from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.nn.models.recommender import Recommender
-from lirdrec_pyg.training.trainer import Callback
-from lirdrec_pyg.training.trainer import Row as Log
+from lirdrec_pyg.nn.propagation import edges
+from lirdrec_pyg.training.callbacks import Callback
 from lirdrec_pyg.typing import ITEM, modalities
+
+if TYPE_CHECKING:
+    from lirdrec_pyg.training.trainer import Trainer
 
 Row = dict[str, Any]
 
@@ -75,7 +79,8 @@ class GradientBiasProbe(Callback):
         self._steps: dict[str, list[tuple[Row, Tensor, Tensor]]] = {name: [] for name in self.item_grads}
 
     @torch.no_grad()
-    def on_backward(self, model: Recommender, epoch: int, step: int, loss: Tensor) -> None:
+    def on_backward(self, trainer: 'Trainer', loss: Tensor) -> None:
+        model, epoch, step = trainer.model, trainer.epoch, trainer.step
         if not self._start:
             self._check(model)
             self._start = self._last = {name: self._vectors(model, name) for name in self.item_grads}
@@ -103,7 +108,8 @@ class GradientBiasProbe(Callback):
             self._before[name] = row, size, old, self._vectors(model, name)
 
     @torch.no_grad()
-    def on_step(self, model: Recommender, epoch: int, step: int) -> None:
+    def on_step(self, trainer: 'Trainer') -> None:
+        model = trainer.model
         for name, (row, size, old, vectors) in self._before.items():
             params = self._params(model, name).values()
             moved = _row_norms(self._vectors(model, name) - vectors)
@@ -114,7 +120,8 @@ class GradientBiasProbe(Callback):
         self._before = {}
 
     @torch.no_grad()
-    def on_epoch(self, model: Recommender, row: Log) -> None:
+    def on_epoch(self, trainer: 'Trainer', row: dict[str, float]) -> None:
+        model = trainer.model
         vectors = {name: self._vectors(model, name) for name in self.item_grads}
         for name, steps in self._steps.items():
             rows, grads, updates = zip(*steps, strict=True)
@@ -161,7 +168,7 @@ class GradientBiasProbe(Callback):
 
 class ModalityWeightMonitor(Callback):
     r"""Records how a model weighs its views: for each epoch and view the mean, standard deviation, minimum and maximum
-    over users of the weights of its :class:`~lirdrec_pyg.nn.PWC`, in :attr:`rows`.
+    over users of the weights of its :class:`~lirdrec_pyg.nn.Fusion`, in :attr:`rows`.
 
     It warns, once each, on the collapse to one view, where the mean weight of it exceeds ``dominant``, and to uniform
     weights, where :math:`\mathrm{mean}_u \max_v |w_{uv} - 1 / |V||` falls below ``tolerance``. Weights that never were
@@ -174,7 +181,7 @@ class ModalityWeightMonitor(Callback):
         tolerance (float, optional): The distance within which weights are uniform. (default: :obj:`0.01`)
 
     Raises:
-        ValueError: If the model has no :class:`~lirdrec_pyg.nn.PWC` named ``pwc``, or other views.
+        ValueError: If the model is no :class:`~lirdrec_pyg.nn.LIRDRec`, or has other views.
     """
 
     def __init__(
@@ -193,7 +200,8 @@ class ModalityWeightMonitor(Callback):
         self._warned: set[str] = set()
 
     @torch.no_grad()
-    def on_epoch(self, model: Recommender, row: Log) -> None:
+    def on_epoch(self, trainer: 'Trainer', row: dict[str, float]) -> None:
+        model = trainer.model
         weight = self._weight(model)  # [U, V]
         if weight.size(1) != len(self.views):
             raise ValueError(f"'views' needs {weight.size(1)} names (got {self.views})")
@@ -211,15 +219,12 @@ class ModalityWeightMonitor(Callback):
         self._largest = max(self._largest, distance)
 
     def _weight(self, model: Recommender) -> Tensor:
-        pwc: Any = getattr(model, 'pwc', None)
-        if pwc is None:
-            raise ValueError(f"'model' needs a PWC named 'pwc' (got {type(model).__name__})")
-        inputs: list[Any] = []
+        if not isinstance(model, LIRDRec):
+            raise ValueError(f"'model' needs a fusion, as LIRDRec has (got {type(model).__name__})")
         training = model.training
-        handle = pwc.register_forward_pre_hook(lambda _, args: inputs.append(args))
-        model.eval().encode(self.data)
-        handle.remove()
-        weight: Tensor = pwc.weight(*inputs[0])
+        model.eval()
+        views, _ = model.propagate(model.content(self.data), self.data, edges(self.data))
+        weight = model.fusion.weight(views)
         model.train(training)
         return weight
 

@@ -1,395 +1,501 @@
-import csv
-import hashlib
+import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Adam, Optimizer
 from torch_geometric.data import HeteroData
-from tqdm import tqdm
+from torch_geometric.transforms import Compose
 
-from lirdrec_pyg.nn.models.recommender import Recommender, plain
+from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.ranking import METRICS, evaluate
+from lirdrec_pyg.training import processes
+from lirdrec_pyg.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, ProgressBar
+from lirdrec_pyg.training.checkpoint import (
+    FORMAT,
+    compare,
+    data_identity,
+    label_identity,
+    load_checkpoint,
+    raw_ids,
+    save_checkpoint,
+    unwrap,
+)
+from lirdrec_pyg.training.loader import Loader, WholeGraph
 from lirdrec_pyg.training.memory import keep_freed_memory
-from lirdrec_pyg.training.sampler import BPRSampler
-from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
-from lirdrec_pyg.transforms.half_precision import HalfPrecision
-from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
+from lirdrec_pyg.transforms import FlushDenormals, HalfPrecision
+from lirdrec_pyg.typing import INTERACTS, ITEM, Embeddings, check, modalities
 
-FORMAT = 1  # of the checkpoint
 Row = dict[str, float]
-ModelT = TypeVar('ModelT', bound=Recommender)
+Precision = Literal['fp32', 'bf16']
+PathLike = str | os.PathLike[str]
 
 
 class FitResult(NamedTuple):
     r"""What :func:`fit` returns.
 
     Args:
-        history (list of dict): One row an epoch: ``epoch``, ``loss``, the monitored metric and ``seconds``.
+        log (list of dict): One row an epoch: ``epoch``, ``loss``, the monitored metric and ``seconds``.
         best_epoch (int): The epoch whose weights the model now has (0: none was better than the first state).
-        best_value (float): The monitored metric at that epoch; ``nan`` without a validation view.
+        best_value (float): The monitored metric at that epoch; ``nan`` without a validation split.
     """
 
-    history: list[Row]
+    log: list[Row]
     best_epoch: int
     best_value: float
 
+    def __repr__(self) -> str:
+        return f'FitResult({len(self.log)} epochs, best_epoch={self.best_epoch}, best_value={self.best_value:.4f})'
 
-class Loader(Protocol):
-    r"""Batches, each with the graph on which to encode it."""
 
-    def __iter__(self) -> Iterator[tuple[HeteroData, Tensor, Tensor, Tensor]]:
-        r"""One epoch of (graph, users, positives, negatives), ids local to the graph."""
+class Trainer:
+    r"""One training run that can be stepped through, saved and resumed. :func:`fit` is the one-call shortcut.
 
-    def check(self, model: Any) -> None:
-        r"""Raises a :class:`ValueError` if the model can't be trained on these batches."""
+    .. code-block:: python
 
-    def encode(self, model: Any) -> Embeddings:
-        r"""Returns the embeddings of all users and items."""
+        trainer = Trainer(model, train, val, lr=1e-3)
+        for _ in range(10):
+            loss = trainer.train_epoch()
+            recall = trainer.validate()
+        trainer.save('run.pt')
+        trainer.restore_best()
+
+    The same seed, data and initial model give the same result, bit for bit on CPU, also if the run was saved and
+    resumed in between. The global random state is left as it was.
+
+    Started by ``torchrun --nproc-per-node N``, the processes train as one: each takes its share of the triplets, and
+    gradients and metrics are brought together. The first one writes. On the whole graph, losses are those of one
+    process. With a loader that samples, each process samples for itself, and ``batch_size`` counts for each.
+
+    Args:
+        model (Recommender): The model to train; also within :func:`torch.compile` or an ``AveragedModel``.
+        train (HeteroData): The training split, with ``InteractionGraph()`` applied.
+        val (HeteroData, optional): The validation split. (default: ``None``)
+        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
+        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
+        monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
+        seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
+        precision (str, optional): ``'bf16'`` trains on :class:`~lirdrec_pyg.transforms.HalfPrecision` data.
+            (default: ``'fp32'``)
+        optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``, in place
+            of ``lr``. (default: fused Adam)
+        loader (Loader, optional): Gives the batches in place of ``batch_size``, *e.g.*,
+            :class:`~lirdrec_pyg.MiniBatches`. (default: triplets on the whole graph)
+        callbacks (sequence of Callback, optional): Watchers. (default: none)
+
+    Attributes:
+        epoch (int): The number of epochs so far.
+        step (int): The number of steps of the current epoch so far.
+        log (list of dict): One row an epoch.
+        best_epoch (int), best_value (float): The best epoch so far, and its metric.
+
+    Raises:
+        ValueError: If an argument is out of range or would be ignored.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        train: HeteroData,
+        val: HeteroData | None = None,
+        *,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        monitor: str = 'recall@20',
+        seed: int = 0,
+        precision: Precision = 'fp32',
+        optimizer: Callable[[list[Parameter]], Optimizer] | None = None,
+        loader: Loader | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> None:
+        self.model: Recommender = unwrap(model)
+        train = check(train, 'train', unique=True)
+        val = None if val is None else check(val, 'val', labels=True)
+        self._metric, self._k = _parse(monitor, val)
+        for name, value in [('batch_size', batch_size), ('lr', lr)]:
+            if value is not None and not value > 0:
+                raise ValueError(f"'{name}' needs to be positive (got {value})")
+        if loader is not None and batch_size is not None:
+            raise ValueError(f"'batch_size' needs to be that of the 'loader': leave it out (got {batch_size})")
+        if optimizer is not None and lr is not None:
+            raise ValueError(f"'lr' needs to be set where 'optimizer' makes the optimiser: leave it out (got {lr})")
+        if precision not in ('fp32', 'bf16'):
+            raise ValueError(f"'precision' needs to be 'fp32' or 'bf16' (got {precision!r})")
+        self.train, self.val = train, val
+        self.monitor, self.seed, self.precision = monitor, int(seed), precision
+        self.callbacks = list(callbacks)
+        self.params = [param for param in self.model.parameters() if param.requires_grad]
+        if not self.params:
+            raise ValueError(f"'model' needs parameters to train (got {type(self.model).__name__}, which has none)")
+        self.device = self.params[0].device
+        processes.join(self.device)
+        processes.broadcast(self.model)
+
+        self._transform = Compose([HalfPrecision(None if self.device.type == 'cpu' else False)] * (precision == 'bf16'))
+        if loader is None:
+            graph = self._transform(FlushDenormals()(train))
+            self.loader: Loader = WholeGraph(graph, 2048 if batch_size is None else int(batch_size), self.seed)
+        else:
+            self.loader = loader
+        self.loader.check(self.model)
+        self.model.ids = raw_ids(train, self.model)
+        if optimizer is None:
+            lr = float(self.model.fit_defaults['lr'] if lr is None else lr)
+            fused = self.device.type in ('cpu', 'cuda')
+            self.optimizer: Optimizer = Adam(self.params, lr=lr, fused=fused)
+        else:
+            self.optimizer = optimizer(self.params)
+        self._settings = {
+            'monitor': monitor,
+            'seed': self.seed,
+            'precision': precision,
+            'optimizer': type(self.optimizer).__name__,
+            'groups': [
+                {name: len(value) if name == 'params' else _plain(value) for name, value in group.items()}
+                for group in self.optimizer.param_groups
+            ],
+            'loader': type(self.loader).__name__,
+            **self.loader.identity(),
+        }
+        self._identity: dict[str, Any] = {}
+        self.epoch = self.step = 0
+        self.log: list[Row] = []
+        self.best_epoch, self.best_value = 0, float('-inf')
+        self._best_state = _clone(self.model.state_dict())
+        self.stopped = False
+
+    @property
+    def is_first_process(self) -> bool:
+        r"""Whether this process is the one that writes and shows."""
+        return processes.rank() == 0
+
+    def stop(self) -> None:
+        r"""Ends the run, in all processes: after the current step if called within an epoch."""
+        self.stopped = True
+
+    def train_epoch(self) -> float:
+        r"""Trains one epoch, adds its row to the log, and returns the mean loss of its steps.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
+        """
+        clock = time.perf_counter()
+        self.epoch, self.step = self.epoch + 1, 0
+        self.model.train()
+        self.model.on_epoch_start(self.epoch)
+        buffers = processes.Buffers(self.model)
+        losses, rows = [], []
+        devices = [self.device] if self.device.type == 'cuda' else []
+        with torch.random.fork_rng(devices=devices):
+            # What an epoch draws depends on seed and epoch alone, so that a run can go on from any epoch.
+            torch.manual_seed(_seed(self.seed, self.epoch, processes.rank() if self.loader.sampled else 0))
+            for graph, *triplets in self._batches():
+                self.step += 1
+                losses.append(self._step(graph, *triplets))
+                rows.append(len(triplets[0]))
+                if self.stopped:
+                    break
+        self._check_loss(losses, graph, 1)
+        buffers.merge()
+        loss = torch.stack(losses)
+        if processes.count() > 1:
+            weight = torch.tensor(rows, dtype=loss.dtype, device=loss.device)
+            loss = processes.total(loss * weight) / processes.total(weight)
+        row = {'epoch': self.epoch, 'loss': float(loss.mean()), 'seconds': time.perf_counter() - clock}
+        self.log.append(row)
+        return row['loss']
+
+    def _batches(self) -> Iterator[Any]:
+        for graph, *triplets in self.loader:
+            if self.loader.sampled:
+                graph = self._transform(graph).to(self.device)
+            yield graph, *(index.to(self.device, non_blocking=True) for index in triplets)
+
+    def _step(self, graph: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.model.loss(graph, user, pos, neg)
+        if self.device.type == 'cpu':  # elsewhere asking would wait for the device: asked once an epoch
+            self._check_loss([loss.detach()], graph, self.step)
+        loss.backward()
+        self.stopped = processes.average_gradients(self.params, len(user), self.stopped)
+        for callback in self.callbacks:
+            callback.on_backward(self, loss)
+        self.optimizer.step()
+        for callback in self.callbacks:
+            callback.on_step(self)
+        return loss.detach()
+
+    def validate(self) -> float:
+        r"""Returns the monitored metric on the validation split, ``nan`` without one. It joins the row of the epoch;
+        the best weights so far are kept."""
+        clock = time.perf_counter()
+        self.model.eval()
+        if self.val is None:
+            return float('nan')
+        with torch.no_grad():
+            value = self._evaluate(self.loader.encode(self.model))
+        if self.epoch > 0:
+            self.log[-1] = {name: self.log[-1][name] for name in ('epoch', 'loss')} | {
+                self.monitor: value,
+                'seconds': self.log[-1]['seconds'] + time.perf_counter() - clock,
+            }
+            if value > self.best_value:
+                self.best_epoch, self.best_value = self.epoch, value
+                self._best_state = _clone(self.model.state_dict())
+        return value
+
+    def _evaluate(self, embeddings: Embeddings) -> float:
+        r"""Ranks for the validation users; of several processes, each for its share."""
+        assert self.val is not None
+        val = self.val
+        number, own = processes.count(), processes.rank()
+        if number == 1 or self._metric == 'coverage':  # which is no mean over users
+            return evaluate(embeddings, val, k=self._k, metrics=[self._metric])[self.monitor]
+        label = val[INTERACTS].edge_label_index
+        share = copy.copy(val)
+        share[INTERACTS].edge_label_index = label[:, label[0] % number == own]
+        users = share[INTERACTS].edge_label_index[0].unique().numel()
+        value = evaluate(embeddings, share, k=self._k, metrics=[self._metric])[self.monitor] if users else 0.0
+        total = processes.total(torch.tensor([value * users, users], dtype=torch.double, device=embeddings.item.device))
+        return float(total[0] / total[1])
+
+    def fit(self, epochs: int) -> FitResult:
+        r"""Trains until there have been that many epochs, or a callback stops the run, and leaves the model in ``eval``
+        mode with the best weights.
+
+        Raises:
+            FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
+        """
+        if not epochs > 0:
+            raise ValueError(f"'epochs' needs to be positive (got {epochs})")
+        try:
+            with keep_freed_memory():
+                self._tell('on_start')
+                while self.epoch < epochs and not self.stopped:
+                    self.train_epoch()
+                    if not self.stopped:
+                        self.validate()
+                        self._tell('on_epoch', self.log[-1])
+        finally:
+            self._tell('on_end')
+        self.restore_best()
+        if self.val is None:
+            return FitResult(self.log, self.epoch, float('nan'))
+        return FitResult(self.log, self.best_epoch, self.best_value)
+
+    def _tell(self, event: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, event)(self, *args)
+
+    def restore_best(self) -> None:
+        r"""Gives the model the weights that were best on the validation split, in ``eval`` mode."""
+        if self.val is not None:
+            self.model.load_state_dict(self._best_state)
+        self.model.eval()
+
+    def identity(self) -> dict[str, Any]:
+        r"""Returns all that the run depends on, as a checkpoint holds it: a run is resumed by its equal alone."""
+        if not self._identity:
+            hparams = self.model.settings()
+            self._identity = {
+                'model': hparams['class'].partition(':')[2],
+                'hparams': hparams,
+                'data': data_identity(self.train),
+                'validation': label_identity(self.val),
+                'settings': self._settings,
+            }
+        return self._identity
 
     def state_dict(self) -> dict[str, Any]:
-        r"""Returns the state from which the next epoch is drawn."""
+        r"""Returns the state of the run, of plain values and tensors."""
+        return {
+            'format': FORMAT,
+            **self.identity(),
+            'ids': self.model.ids,
+            'epoch': self.epoch,
+            'model_state': self.model.state_dict(),
+            'optimizer_state': self.optimizer.state_dict(),
+            'loader_state': self.loader.state_dict(),
+            'best_epoch': self.best_epoch,
+            'best_value': self.best_value,
+            'best_state': self._best_state,
+            'log': self.log,
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        r"""Restores it."""
+    def save(self, path: PathLike) -> None:
+        r"""Writes a checkpoint, whole or not at all, which :meth:`resume` and :func:`~lirdrec_pyg.load_model` read."""
+        if self.is_first_process:
+            save_checkpoint(self.state_dict(), path)
 
+    def resume(self, path: PathLike) -> None:
+        r"""Goes on where a checkpoint ends.
 
-class Callback:
-    r"""Watches :func:`fit`; override what is needed."""
+        Raises:
+            FileNotFoundError: If there is no checkpoint.
+            ValueError: If it is damaged, or of another model, other data or other settings: names what differs.
+        """
+        state = load_checkpoint(path)
+        compare(path, state, self.identity())
+        self.model.load_state_dict(state['model_state'])
+        self.optimizer.load_state_dict(state['optimizer_state'])
+        self.loader.load_state_dict(state['loader_state'])
+        self.epoch, self.log = state['epoch'], state['log']
+        self.best_epoch, self.best_value, self._best_state = (
+            state[f'best_{name}'] for name in ('epoch', 'value', 'state')
+        )
 
-    def on_backward(self, model: Recommender, epoch: int, step: int, loss: Tensor) -> None:
-        r"""Called after each backward pass, before the update: gradients are in place."""
+    def _check_loss(self, losses: list[Tensor], data: HeteroData, first_step: int) -> None:
+        finite = torch.isfinite(torch.stack(losses))
+        if finite.all():
+            return
+        step = first_step + int((~finite).nonzero()[0])
+        tensors = {f"data['item'].x_{name}": data[ITEM][f'x_{name}'] for name in modalities(data)}
+        tensors |= {f'parameter {name}': param for name, param in self.model.named_parameters()}
+        with torch.no_grad():
+            tensors |= {f'{name} embeddings': z for name, z in self.model.embed(data)._asdict().items()}
+        culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), 'the loss alone')
+        raise FloatingPointError(
+            f'the loss is not finite in epoch {self.epoch}, step {step}: first at fault is {culprit}'
+        )
 
-    def on_step(self, model: Recommender, epoch: int, step: int) -> None:
-        r"""Called after each update."""
-
-    def on_epoch(self, model: Recommender, row: Row) -> None:
-        r"""Called after each epoch with its row of the history."""
+    def __repr__(self) -> str:
+        settings = ', '.join(f'{name}={getattr(self, name)!r}' for name in ('monitor', 'seed', 'precision', 'epoch'))
+        return f'{type(self).__name__}({type(self.model).__name__}, {settings})'
 
 
 def fit(
-    model: Recommender,
+    model: Any,
     train: HeteroData,
     val: HeteroData | None = None,
     *,
     epochs: int = 1000,
-    batch_size: int = 2048,
+    batch_size: int | None = None,
     lr: float | None = None,
     patience: int | None = None,
     monitor: str = 'recall@20',
     seed: int = 0,
-    precision: Literal['fp32', 'bf16'] = 'fp32',
+    precision: Precision = 'fp32',
     optimizer: Callable[[list[Parameter]], Optimizer] | None = None,
     loader: Loader | None = None,
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: PathLike | None = None,
     resume: bool = False,
-    history_csv: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    log_csv: PathLike | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> FitResult:
-    r"""Trains a model on triplets of :class:`~lirdrec_pyg.training.sampler.BPRSampler`, with early stopping on a
-    validation metric, and leaves it in ``eval`` mode with the best weights.
+    r"""Trains a model with early stopping on a validation metric, and leaves it in ``eval`` mode with the best weights.
 
-    The same seed, data and initial model give the same result, bit for bit on CPU, also if training was interrupted
-    and resumed. The global random state is left as it was.
+    It is a :class:`Trainer` with the callbacks :class:`EarlyStopping`, :class:`Checkpoint`, :class:`CSVLog` and
+    :class:`ProgressBar`, and keeps what that promises: bit-equal resume, and the global random state left alone.
 
     Args:
         model (Recommender): The model to train. One without parameters is only evaluated.
-        train (HeteroData): The training view, with ``InteractionGraph()`` applied.
-        val (HeteroData, optional): The validation view. Without it, training runs for all epochs. (default: ``None``)
+        train (HeteroData): The training split, with ``InteractionGraph()`` applied.
+        val (HeteroData, optional): The validation split. Without it, training runs for all epochs.
+            (default: ``None``)
         epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
         batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
         lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
-        patience (int, optional): Stop when the metric was not better for more than that many epochs, as the released
-            implementation of LIRDRec does. (default: that of ``model.fit_defaults``)
+        patience (int, optional): Stop when the metric was not better for more than that many epochs. (default: that of
+            ``model.fit_defaults``)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
-        precision (str, optional): ``'bf16'`` keeps a copy of the features in bfloat16 and takes the products with them
-            in it, the bulk of the work, and on CPU rounds edge weights and what passes between the layers of the graph
-            to it, too; parameters, all accumulation and the loss stay in single precision. It pays most where the
-            processor has bfloat16 instructions. (default: ``'fp32'``)
-        optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``;
-            ``lr`` then has no effect. (default: fused Adam at ``lr``)
-        loader (Loader, optional): Gives the batches and encodes for validation, *e.g.*,
-            :class:`~lirdrec_pyg.MiniBatches`; ``batch_size`` then has no effect. (default: triplets on the whole graph)
-        checkpoint (path, optional): A file written before the first and after each epoch, atomically; Ctrl-C leaves
-            that of the last whole epoch. (default: :obj:`None`)
-        resume (bool, optional): Continue from ``checkpoint``. (default: :obj:`False`)
-        history_csv (path, optional): A CSV file of the history, rewritten after each epoch. (default: :obj:`None`)
+        precision (str, optional): ``'bf16'`` stores features and edge weights in bfloat16 for training, and takes the
+            products with them in it. Parameters, sums and the loss stay in single precision.
+            (default: ``'fp32'``)
+        optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``, in place
+            of ``lr``. (default: fused Adam)
+        loader (Loader, optional): Gives the batches in place of ``batch_size``, *e.g.*,
+            :class:`~lirdrec_pyg.MiniBatches`. (default: triplets on the whole graph)
+        checkpoint (path, optional): A file to write after each epoch. (default: :obj:`None`)
+        resume (bool, optional): Go on from ``checkpoint``. (default: :obj:`False`)
+        overwrite (bool, optional): Start anew where ``checkpoint`` exists. (default: :obj:`False`)
+        log_csv (path, optional): A CSV file of the log. (default: :obj:`None`)
         callbacks (sequence of Callback, optional): Watchers. (default: none)
         progress (bool, optional): Show a progress bar. (default: :obj:`True`)
 
     Raises:
-        ValueError: If an argument is out of range, or the checkpoint is corrupt, of another model or other data.
+        ValueError: If an argument is out of range or would be ignored, or the checkpoint is damaged, of another model
+            or other data.
+        FileExistsError: If there is a checkpoint, and neither ``resume`` nor ``overwrite`` is set.
         FileNotFoundError: If there is no checkpoint to resume from.
         FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
     """
-    lr = model.fit_defaults['lr'] if lr is None else lr
-    patience = int(model.fit_defaults['patience']) if patience is None else patience
-    for name, value in [('epochs', epochs), ('batch_size', batch_size), ('patience', patience), ('lr', lr)]:
-        if not value > 0:
-            raise ValueError(f"'{name}' needs to be positive (got {value})")
+    if not epochs > 0:
+        raise ValueError(f"'epochs' needs to be positive (got {epochs})")
+    if patience is not None and not patience > 0:
+        raise ValueError(f"'patience' needs to be positive (got {patience})")
+    if patience is not None and val is None:
+        raise ValueError(f"'patience' needs a validation split, 'val', to wait for (got {patience} and None)")
+    for name, given in [('resume', resume), ('overwrite', overwrite)]:
+        if given and checkpoint is None:
+            raise ValueError(f"'{name}' needs a 'checkpoint' to {name} (got None)")
+    if resume and overwrite:
+        raise ValueError("'resume' and 'overwrite' exclude each other (got both)")
+    if checkpoint is not None and not (resume or overwrite) and Path(checkpoint).exists():
+        raise FileExistsError(f"'{checkpoint}' exists: pass 'resume=True' to go on from it, or 'overwrite=True'")
+    if not any(param.requires_grad for param in unwrap(model).parameters()):
+        return _validated(unwrap(model), train, val, monitor)
+    trainer = Trainer(
+        model,
+        train,
+        val,
+        batch_size=batch_size,
+        lr=lr,
+        monitor=monitor,
+        seed=seed,
+        precision=precision,
+        optimizer=optimizer,
+        loader=loader,
+        callbacks=callbacks,
+    )
+    if resume and checkpoint is not None:
+        trainer.resume(checkpoint)
+    trainer.callbacks.append(EarlyStopping(int(patience or trainer.model.fit_defaults['patience'])))
+    if checkpoint is not None:
+        trainer.callbacks.append(Checkpoint(checkpoint))
+    if log_csv is not None:
+        trainer.callbacks.append(CSVLog(log_csv))
+    if progress:
+        trainer.callbacks.append(ProgressBar(epochs))
+    return trainer.fit(epochs)
+
+
+def _validated(model: Recommender, train: HeteroData, val: HeteroData | None, monitor: str) -> FitResult:
+    r"""Returns what there is to tell of a model without parameters."""
+    metric, k = _parse(monitor, val)
+    model.eval()
+    value = float('nan') if val is None else evaluate(model(train), val, k=k, metrics=[metric])[monitor]
+    return FitResult([], 0, value)
+
+
+def _parse(monitor: str, val: HeteroData | None) -> tuple[str, int]:
     metric, _, k = monitor.partition('@')
     if metric not in METRICS or not k.isdigit():
         raise ValueError(f"'monitor' needs to be of the form 'recall@20', one of {list(METRICS)} (got '{monitor}')")
     if val is not None and not 1 <= int(k) <= val[ITEM].num_nodes:
         raise ValueError(f"'monitor' needs a k in [1, {val[ITEM].num_nodes}], the number of items (got '{monitor}')")
-    if precision not in ('fp32', 'bf16'):
-        raise ValueError(f"'precision' needs to be 'fp32' or 'bf16' (got {precision!r})")
-    if resume and checkpoint is None:
-        raise ValueError("'resume' needs a 'checkpoint' to resume from (got None)")
-    if loader is not None:
-        loader.check(model)
-
-    def validate() -> float:
-        model.eval()
-        if val is None:
-            return float('nan')
-        with torch.no_grad():
-            embeddings = model.encode(train) if loader is None else loader.encode(model)
-        return evaluate(embeddings, val, k=int(k), metrics=[metric])[monitor]
-
-    params = [param for param in model.parameters() if param.requires_grad]
-    if len(params) == 0:
-        return FitResult([], 0, validate())
-
-    device = params[0].device
-    half = precision == 'bf16'
-    if loader is None:
-        train = FlushDenormals()(train)
-        train = HalfPrecision()(train) if half else train
-        sampler: Any = BPRSampler(
-            train[INTERACTS].edge_index, train[USER].num_nodes, train[ITEM].num_nodes, batch_size=batch_size, seed=seed
-        )
-    else:
-        sampler = loader
-
-    def batches() -> Iterator[tuple[HeteroData, Tensor, Tensor, Tensor]]:
-        for batch in sampler:
-            if loader is None:
-                yield train, *(index.to(device, non_blocking=True) for index in batch)
-            else:
-                graph, *triplets = batch
-                graph = (HalfPrecision()(graph) if half else graph).to(device)
-                yield graph, *(index.to(device, non_blocking=True) for index in triplets)
-
-    if optimizer is None:
-        optim: Optimizer = Adam(params, lr=float(lr), fused=device.type in ('cpu', 'cuda'))
-    else:
-        optim = optimizer(params)
-    settings = {
-        'optimizer': type(optim).__name__,
-        'batch_size': batch_size,
-        'lr': lr,
-        'monitor': monitor,
-        'seed': seed,
-        'precision': precision,
-    }
-    settings = {name: plain(value) for name, value in settings.items()}
-    header = {
-        'format': FORMAT,
-        'model': type(model).__name__,
-        'hparams': model.hparams,
-        'data': fingerprint(train),
-        'settings': settings,
-    }
-    history: list[Row] = []
-    best_epoch, best_value, best_state = 0, float('-inf'), _clone(model.state_dict())
-
-    def save(epoch: int) -> None:
-        if checkpoint is None:
-            return
-        state = {
-            **header,
-            'epoch': epoch,
-            'model_state': model.state_dict(),
-            'optimizer_state': optim.state_dict(),
-            'sampler_state': sampler.state_dict(),
-            'rng_state': torch.get_rng_state(),
-            'cuda_rng_state': torch.cuda.get_rng_state(device) if device.type == 'cuda' else None,
-            'best_epoch': best_epoch,
-            'best_value': best_value,
-            'best_state': best_state,
-            'history': history,
-        }
-        save_atomically(state, checkpoint)
-
-    with keep_freed_memory(), torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
-        start = 1
-        if resume:
-            state = load_checkpoint(checkpoint, header)  # type: ignore[arg-type]
-            model.load_state_dict(state['model_state'])
-            optim.load_state_dict(state['optimizer_state'])
-            sampler.load_state_dict(state['sampler_state'])
-            torch.set_rng_state(state['rng_state'])
-            if device.type == 'cuda' and state['cuda_rng_state'] is not None:
-                torch.cuda.set_rng_state(state['cuda_rng_state'], device)
-            history, start = state['history'], state['epoch'] + 1
-            best_epoch, best_value, best_state = state['best_epoch'], state['best_value'], state['best_state']
-        else:
-            save(0)
-
-        bar = tqdm(range(start, epochs + 1), desc=type(model).__name__, unit='epoch', disable=not progress)
-        for epoch in bar:
-            if val is not None and epoch - 1 - best_epoch > patience:
-                break
-            clock = time.perf_counter()
-            loss = _train_epoch(model, batches(), optim, epoch, device, callbacks)
-            row: Row = {'epoch': epoch, 'loss': loss}
-            if val is not None:
-                value = row[monitor] = validate()
-                if value > best_value:
-                    best_epoch, best_value, best_state = epoch, value, _clone(model.state_dict())
-            row['seconds'] = time.perf_counter() - clock
-            history.append(row)
-            shown = {'loss': f'{loss:.4f}'} | ({monitor: f'{value:.4f}', 'best': f'{best_value:.4f}'} if val else {})
-            bar.set_postfix(shown)
-            for callback in callbacks:
-                callback.on_epoch(model, row)
-            save(epoch)
-            if history_csv is not None:
-                write_csv(history, history_csv)
-        bar.close()
-
-    if val is not None:
-        model.load_state_dict(best_state)
-    model.eval()
-    last = history[-1]['epoch'] if history else 0
-    return FitResult(history, best_epoch if val else int(last), best_value if val else float('nan'))
+    return metric, int(k)
 
 
-def _train_epoch(
-    model: Recommender,
-    batches: Iterable[tuple[HeteroData, Tensor, Tensor, Tensor]],
-    optimizer: Optimizer,
-    epoch: int,
-    device: torch.device,
-    callbacks: Sequence[Callback],
-) -> float:
-    model.train()
-    model.on_epoch_start(epoch)
-    losses = []
-    for step, (graph, user, pos, neg) in enumerate(batches, start=1):
-        optimizer.zero_grad(set_to_none=True)
-        loss = model.loss(graph, user, pos, neg)
-        losses.append(loss.detach())
-        if device.type == 'cpu':  # elsewhere asking would wait for the device: asked once an epoch
-            _check_loss(losses[-1:], model, graph, epoch, step)
-        loss.backward()
-        for callback in callbacks:
-            callback.on_backward(model, epoch, step, loss)
-        optimizer.step()
-        for callback in callbacks:
-            callback.on_step(model, epoch, step)
-    _check_loss(losses, model, graph, epoch, 1)
-    return float(torch.stack(losses).mean())
+def _seed(*numbers: int) -> int:
+    r"""Returns a seed that is another one for other numbers."""
+    return int(np.random.SeedSequence([number % 2**63 for number in numbers]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def _check_loss(losses: list[Tensor], model: Recommender, data: HeteroData, epoch: int, first_step: int) -> None:
-    finite = torch.isfinite(torch.stack(losses))
-    if finite.all():
-        return
-    step = first_step + int((~finite).nonzero()[0])
-    tensors = {f"data['item'].x_{name}": data[ITEM][f'x_{name}'] for name in modalities(data)}
-    tensors |= {f'parameter {name}': param for name, param in model.named_parameters()}
-    with torch.no_grad():
-        tensors |= {f'{name} embeddings': z for name, z in model.encode(data)._asdict().items()}
-    culprit = next((name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()), 'the loss alone')
-    raise FloatingPointError(f'the loss is not finite in epoch {epoch}, step {step}: first at fault is {culprit}')
+def _plain(value: Any) -> Any:
+    r"""Returns a setting of an optimiser as a checkpoint can hold it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, Tensor | np.generic) else value
 
 
 def _clone(state: dict[str, Any]) -> dict[str, Any]:
     return {key: value.detach().clone() for key, value in state.items()}
-
-
-def fingerprint(data: HeteroData) -> dict[str, Any]:
-    r"""Returns what a checkpoint remembers of the data it was trained on."""
-    out = {
-        'num_users': data[USER].num_nodes,
-        'num_items': data[ITEM].num_nodes,
-        'modalities': modalities(data),
-        'interactions': _sha256(data[INTERACTS].edge_index),
-    }
-    if SIMILAR_TO in data.edge_types and 'edge_index' in data[SIMILAR_TO]:
-        out['item_graph'] = _sha256(data[SIMILAR_TO].edge_index)
-    for name in modalities(data):  # of large features not all rows, to save time
-        x = data[ITEM][f'x_{name}']
-        out[f'x_{name}'] = _sha256(x[:: max(1, len(x) // 1024)])
-    return out
-
-
-def _sha256(x: Tensor) -> str:
-    x = x.detach().cpu().contiguous().as_subclass(Tensor)
-    return hashlib.sha256(x.view(torch.uint8).numpy().tobytes()).hexdigest()
-
-
-def save_atomically(state: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    r"""Writes a checkpoint to a temporary file beside ``path``, then renames it: the old one stays whole until then."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        torch.save(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def load_checkpoint(path: str | os.PathLike[str], expected: dict[str, Any] | None = None) -> dict[str, Any]:
-    r"""Reads a checkpoint of :func:`fit`, without executing anything in it.
-
-    Args:
-        path (path): The file.
-        expected (dict, optional): Entries that must be the same in the file, *e.g.*, ``model`` or ``data``.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is corrupt, no checkpoint, or differs from ``expected``.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no checkpoint at '{path}'")
-    try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise ValueError(f"'{path}' is corrupt or not a checkpoint ({type(error).__name__})") from error
-    if not isinstance(state, dict) or state.get('format') != FORMAT:
-        found = state.get('format') if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"'{path}' is not a checkpoint of format {FORMAT} (got {found})")
-    for key, value in (expected or {}).items():
-        if state[key] != value:
-            raise ValueError(f"the checkpoint '{path}' has another '{key}' (expected {value}, got {state[key]})")
-    return state
-
-
-def load_model(cls: type[ModelT], path: str | os.PathLike[str]) -> ModelT:
-    r"""Builds a model from a checkpoint of :func:`fit`, with its best weights, in ``eval`` mode.
-
-    Args:
-        cls (type): The class of the model, *e.g.*, :class:`~lirdrec_pyg.nn.LIRDRec`.
-        path (path): The file.
-    """
-    state = load_checkpoint(path, {'model': cls.__name__})
-    model = cls(**state['hparams'])
-    model.load_state_dict(state['best_state'] if state['best_epoch'] else state['model_state'])
-    return model.eval()
-
-
-def write_csv(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
-    r"""Writes rows as CSV, to a temporary file first."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(temporary, 'w', newline='') as file:
-            writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

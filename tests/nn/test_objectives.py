@@ -2,7 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lirdrec_pyg.nn.objectives import bpr_loss, mean_square_norm, softmax_loss
+from lirdrec_pyg import LightGCN, LIRDRec, evaluate, fit, load_model
+from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, PWC, VBPR, Batch, Objective, SampledSoftmax
+from lirdrec_pyg.nn.kernels import softmax_loss
+from lirdrec_pyg.nn.objectives import bpr_loss, squared_norm
+from lirdrec_pyg.nn.part import build
 
 
 def test_bpr_loss():
@@ -11,8 +15,8 @@ def test_bpr_loss():
     assert torch.allclose(bpr_loss(pos, neg), expected)
 
 
-def test_mean_square_norm():
-    assert mean_square_norm(torch.full((2, 3), 2.0), torch.full((5, 3), 1.0)) == 5
+def test_squared_norm():
+    assert squared_norm(torch.full((2, 3), 2.0), torch.full((5, 3), 1.0)) == (24 + 15) / 4
 
 
 @pytest.mark.parametrize('max_elements', [1, 64, 2**20])
@@ -78,3 +82,78 @@ def test_softmax_loss_counts_a_candidate_as_often_as_it_is_one():
     assert torch.allclose(out, expected)
     for grad, other in zip(torch.autograd.grad(out, [user, item]), grads, strict=True):
         assert torch.allclose(grad, other)
+
+
+class Hinge(Objective):
+    def __init__(self, margin: float = 1.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        user, pos, neg = batch.triplets()
+        return (self.margin - (user * (pos - neg)).sum(dim=-1)).clamp(min=0).mean()
+
+
+class Everything(Objective):
+    r"""Asks for rows again and again, and for items alone."""
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return (batch.items(batch.pos) * batch.items(batch.pos)).mean()
+
+
+MODELS = [LIRDRec, LightGCN, BPRMF, VBPR, FREEDOM, BM3, MGCN]
+
+
+@pytest.mark.parametrize('cls', MODELS)
+def test_an_objective_of_ones_own_trains_any_model_and_comes_back(cls, splits, tmp_path):
+    train, val, test = splits
+    model = cls.from_data(train, seed=0, hidden_channels=8, objective=Hinge(margin=0.5))
+    assert 'objective=Hinge(margin=0.5)' in repr(model)
+    path = tmp_path / 'run.pt'
+    fit(model, train, val, epochs=40, lr=1e-2, monitor='recall@20', checkpoint=path, progress=False)
+    assert evaluate(model(train), test, k=20)['recall@20'] > 0.8
+    loaded = load_model(path)
+    assert isinstance(loaded.objective, Hinge) and loaded.objective.margin == 0.5
+    assert torch.equal(loaded(train).item, model(train).item)
+
+
+def test_a_model_takes_a_copy(splits):
+    hinge, gate = Hinge(), PWC()
+    models = [LIRDRec.from_data(splits[0], objective=hinge, fusion=gate) for _ in range(2)]
+    assert models[0].objective is not hinge and models[0].fusion is not gate
+    assert models[0].fusion.theta is not models[1].fusion.theta
+
+
+def test_an_objective_may_ask_for_any_rows(splits):
+    train = splits[0]
+    user, pos = train['user', 'interacts', 'item'].edge_index[:, :20]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=Everything())
+    z = model.embed(train)
+    loss = model.loss(train, user, pos, pos)
+    expected = z.item[pos].square().mean() + 1e-4 * (z.user.square().mean() + z.item.square().mean())
+    assert torch.allclose(loss, expected)
+    loss.backward()
+    assert model.user.grad.isfinite().all()
+
+
+def test_settings_that_a_checkpoint_cannot_hold_are_refused(splits):
+    class Of(Objective):
+        def __init__(self, function: object) -> None:
+            super().__init__()
+
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return batch.users().sum()
+
+    model = LIRDRec.from_data(splits[0], objective=Of(print))
+    with pytest.raises(
+        ValueError, match=r"'function' needs to be a plain value or a part.*\(got <built-in function print>"
+    ):
+        model.settings()
+    with pytest.raises(ValueError, match=r"the class 'elsewhere:Unknown' needs to be known: import the module"):
+        build({'class': 'elsewhere:Unknown'})
+
+
+def test_only_parts_are_made_of_settings():
+    with pytest.raises(ValueError, match='needs to be known'):
+        build({'class': 'os:system', 'command': 'true'})
+    assert repr(build(SampledSoftmax(0.3, 5).settings())) == 'SampledSoftmax(temperature=0.3, num_negatives=5)'

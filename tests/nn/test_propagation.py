@@ -3,8 +3,7 @@ import torch
 
 from lirdrec_pyg.nn import Propagation
 from lirdrec_pyg.nn.propagation import edges
-from lirdrec_pyg.transforms import HalfPrecision
-from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
+from lirdrec_pyg.transforms import FixedSplit, HalfPrecision, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index', pytest.param('SparseTensor', marks=pytest.mark.torch_sparse)]
@@ -15,7 +14,7 @@ def run(train, layout, user, item):
     user, item = user.clone().requires_grad_(), item.clone().requires_grad_()
     to_item, to_user, similar, similar_t = edges(InteractionGraph(layout)(train))
     out_user, out_item = conv(user, item, to_item, to_user)
-    out_item = conv.propagate_items(out_item, similar, similar_t)
+    out_item = out_item + conv.smooth(out_item, similar, similar_t)
     (out_user.sin().sum() + out_item.cos().sum()).backward()
     return out_user, out_item, user.grad, item.grad
 
@@ -47,7 +46,7 @@ def test_gathering_in_bfloat16_keeps_single_precision_around_it(data, num_layers
         user, item = torch.randn(64, 3, 4, requires_grad=True), torch.randn(48, 3, 4, requires_grad=True)
         to_item, to_user, similar, similar_t = edges(graph)
         out_user, out_item = conv(user, item, to_item, to_user, normalize=True)
-        out_item = conv.propagate_items(out_item.flatten(1), similar, similar_t)
+        out_item = out_item.flatten(1) + conv.smooth(out_item.flatten(1), similar, similar_t)
         (out_user.sin().sum() + out_item.cos().sum()).backward()
         found.append([out_user.detach(), out_item.detach(), user.grad, item.grad])
     assert edges(train)[0][0].dtype == torch.float32 and to_item[0].dtype == torch.bfloat16
@@ -67,7 +66,7 @@ def test_gradcheck(data):
 
     def function(user, item):
         user, item = conv(user, item, to_item, to_user)
-        return user, conv.propagate_items(item, similar, similar_t)
+        return user, item + conv.smooth(item, similar, similar_t)
 
     args = torch.randn(64, 1).double().requires_grad_(), torch.randn(48, 1).double().requires_grad_()
     assert torch.autograd.gradcheck(function, args)
@@ -97,7 +96,8 @@ def test_no_layers_and_refusals(data):
     out = conv(user, item, (None, None), (None, None))
     assert torch.equal(out[0], user)
     assert torch.equal(out[1], item)
-    assert conv.propagate_items(item, (None, None)) is item
+    with pytest.raises(ValueError, match=r'apply `ItemKNNGraph\(\)` to it'):
+        conv.smooth(item, None)
     with pytest.raises(ValueError, match="'num_layers' needs to be non-negative"):
         Propagation(-1)
     with pytest.raises(ValueError, match='apply `InteractionGraph'):

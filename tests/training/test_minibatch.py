@@ -8,9 +8,10 @@ import torch
 
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import LightGCN, SoftmaxLIRDRec
+from lirdrec_pyg.nn import PWC, AttentionFusion, LightGCN, SampledSoftmax, SoftmaxLIRDRec
 from lirdrec_pyg.nn.propagation import WeightedLGConv, edges
-from lirdrec_pyg.training.minibatch import LazyAdam, MappedFeatures, MiniBatches, encode_layerwise
+from lirdrec_pyg.serving import encode_layerwise
+from lirdrec_pyg.training import LazyAdam, MappedFeatures, MiniBatches
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
@@ -167,12 +168,12 @@ def test_fit_learns_and_resumes_exactly(splits, tmp_path, optimizer):
     whole, result = run(tmp_path / 'whole', 6)
     run(tmp_path / 'parts', 3)
     parts, again = run(tmp_path / 'parts', 6, resume=True)
-    assert [row['loss'] for row in again.history] == [row['loss'] for row in result.history]
+    assert [row['loss'] for row in again.log] == [row['loss'] for row in result.log]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, parts.state_dict()[name]), name
     before = evaluate(LIRDRec.from_data(train, seed=0, **kwargs).encode(train), val, k=20)['recall@20']
     assert result.best_value > before
-    assert result.history[-1]['loss'] < 0.9 * result.history[0]['loss']
+    assert result.log[-1]['loss'] < 0.9 * result.log[0]['loss']
     assert result.best_value == pytest.approx(evaluate(whole.encode(train), val, k=20)['recall@20'], abs=1e-6)
 
 
@@ -185,7 +186,7 @@ def test_fit_in_bfloat16(splits, device):
         model = LIRDRec.from_data(train, seed=0, hidden_channels=8).to(device)
         loader = MiniBatches(train, [5, 3, 2], batch_size=64, seed=0)
         result = fit(model, train, val, epochs=2, lr=5e-3, loader=loader, precision=precision, progress=False)
-        losses[precision] = [row['loss'] for row in result.history]
+        losses[precision] = [row['loss'] for row in result.log]
     assert losses['bf16'] == pytest.approx(losses['fp32'], rel=1e-2)
     assert losses['bf16'] != losses['fp32']
 
@@ -204,10 +205,10 @@ def test_a_state_of_other_settings_is_refused(splits):
 def test_softmax_needs_negatives_of_the_batch(splits):
     train, _ = splits
     batch, *triplets = next(iter(MiniBatches(train, [2, 2, 2], batch_size=32)))
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax')
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=SampledSoftmax())
     with pytest.raises(ValueError, match=r"'num_negatives' needs to be 'batch'"):
         model.loss(batch, *triplets)
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', num_negatives='batch')
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=SampledSoftmax(num_negatives='batch'))
     assert model.loss(batch, *triplets).isfinite()
 
 
@@ -276,12 +277,13 @@ def test_history_before_or_after_the_graph_gives_the_same_batches(fan_out):
         assert losses[0] == pytest.approx([model.loss(whole, *batch).item() for batch in sampler], rel=1e-5)
 
 
-@pytest.mark.parametrize('pwc', ['released', 'attention'])
-@pytest.mark.parametrize(('loss', 'history'), [('bpr', 0), ('softmax', 0), ('softmax', 3)])
-def test_layerwise_inference_is_that_of_the_whole(splits, tmp_path, pwc, loss, history):
+@pytest.mark.parametrize('fusion', [PWC(), AttentionFusion()])
+@pytest.mark.parametrize(('power', 'recent_items'), [(1, 0), (0.5, 0), (0, 3)])
+def test_layerwise_inference_is_that_of_the_whole(splits, tmp_path, fusion, power, recent_items):
     train, _ = splits
     train = RecentItems(3)(train)
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, pwc=pwc, loss=loss, history=history).eval()
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, fusion=fusion, recent_items=recent_items).eval()
+    model.set_power(power)
     expected = model.encode(train)
     for data, features in [(train, None), (without_features(train), mapped(train, tmp_path))]:
         for ours, whole in zip(encode_layerwise(model, data, features, batch_size=17), expected, strict=True):
@@ -293,7 +295,7 @@ def test_layerwise_inference_is_on_the_device_of_the_model(splits, tmp_path, lay
     train = InteractionGraph(layout)(RecentItems(3)(splits[0]))
     has = torch.arange(train[ITEM].num_nodes) % 3 > 0
     files = mapped(train, tmp_path, masks={'image': has})
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=3).eval()
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, recent_items=3).eval()
     for data, features in [(train, None), (without_features(train), files)]:
         expected = encode_layerwise(model, data, features, batch_size=17)
         found = encode_layerwise(copy.deepcopy(model).to(device), data, features, batch_size=17)
@@ -311,11 +313,17 @@ def test_layerwise_inference_refuses_modalities_in_another_order(splits, tmp_pat
     order = r"in its order, {'image': 16, 'text': 8} \(got {'text': 8, 'image': 16}\)"
     with pytest.raises(ValueError, match=order):
         encode_layerwise(model, without_features(train), features)
+
+
+def test_layerwise_inference_takes_the_modalities_of_data_in_any_order(splits):
+    train, _ = splits
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8).eval()
     other = copy.copy(train)
-    del other[ITEM].x_image
+    del other[ITEM].x_image, other[ITEM].spectrum
     other[ITEM].x_image = train[ITEM].x_image
-    with pytest.raises(ValueError, match=order):
-        encode_layerwise(model, other)
+    other = DCT()(other)
+    assert not torch.equal(other[ITEM].spectrum, train[ITEM].spectrum)
+    assert torch.equal(encode_layerwise(model, other).item, encode_layerwise(model, train).item)
 
 
 def test_mapped_features_read_rows_alone(splits, tmp_path):

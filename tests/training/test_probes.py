@@ -1,5 +1,6 @@
 import csv
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,19 +8,31 @@ from torch.optim import SGD
 
 from lirdrec_pyg import FitResult, LightGCN, LIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import FREEDOM, VBPR
+from lirdrec_pyg.nn import FREEDOM, VBPR, AttentionFusion, PaperPWC, StaticFusion, UniformFusion
+from lirdrec_pyg.training.callbacks import write_csv
 from lirdrec_pyg.training.probes import GradientBiasProbe, ModalityWeightMonitor
-from lirdrec_pyg.training.trainer import write_csv
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 
 KWARGS = {'batch_size': 64, 'lr': 1e-2, 'seed': 3, 'progress': False}
 ENCODERS = {'encoders.image': 'x_image', 'encoders.text': 'x_text', 'shared_encoder': 'spectrum'}
 
 
+def at(model):
+    r"""Returns what a callback sees in the first step."""
+    return SimpleNamespace(model=model, epoch=1, step=1)
+
+
 def probed(cls, train, optimizer=None, epochs=2, **kwargs):
     model = cls.from_data(train, seed=0, hidden_channels=8, reg_weight=0.0)
     probe = GradientBiasProbe(train, **kwargs)
-    fit(model, train, epochs=epochs, optimizer=optimizer, callbacks=[probe], **KWARGS)
+    fit(
+        model,
+        train,
+        epochs=epochs,
+        optimizer=optimizer,
+        callbacks=[probe],
+        **(KWARGS if optimizer is None else KWARGS | {'lr': None}),
+    )
     return model, probe
 
 
@@ -43,11 +56,11 @@ def test_first_step_against_the_definition(splits):
     user, pos, neg = torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([6, 7, 3])
     loss = model.loss(train, user, pos, neg)
     loss.backward()
-    probe.on_backward(model, 1, 1, loss)
+    probe.on_backward(at(model), loss)
     before = model.item.detach().clone()
     with torch.no_grad():
         model.item -= model.item.grad
-    probe.on_step(model, 1, 1)
+    probe.on_step(at(model))
 
     ids, image, text = probe.rows
     norms = model.item.grad.norm(dim=1)
@@ -67,8 +80,8 @@ def test_encoders_of_two_layers_against_finite_differences(splits):
     model = LIRDRec.from_data(train, seed=0, hidden_channels=8, dropout=0.5)
     probe = GradientBiasProbe(train, ids=[], features=ENCODERS)
     model.loss(train, torch.arange(20), torch.arange(20), torch.arange(20, 40)).backward()
-    probe.on_backward(model, 1, 1, torch.tensor(0.0))
-    probe.on_step(model, 1, 1)
+    probe.on_backward(at(model), torch.tensor(0.0))
+    probe.on_step(at(model))
     for row, (name, key) in zip(probe.rows, ENCODERS.items(), strict=True):
         encoder = model.get_submodule(name).double().eval()
         x = train['item'][key].double()
@@ -143,15 +156,15 @@ def monitored(train, epochs=1, **kwargs):
 
 def test_monitor_records_the_weights(splits, tmp_path):
     train = splits[0]
-    model, monitor = monitored(train, epochs=2, pwc='attention')
+    model, monitor = monitored(train, epochs=2, fusion=AttentionFusion())
     assert [(row['epoch'], row['view']) for row in monitor.rows] == [
         (epoch, view) for epoch in (1, 2) for view in ('image', 'text', 'shared')
     ]
     seen = []
-    model.pwc.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.fusion.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
-        model.encode(train)
-        weight = model.pwc.weight(seen[0])
+        model(train)
+        weight = model.fusion.weight(seen[0])
     for row, column in zip(monitor.rows[-3:], weight.t(), strict=True):
         assert row['mean'] == pytest.approx(column.mean().item())
         assert row['std'] == pytest.approx(column.std().item())
@@ -159,29 +172,29 @@ def test_monitor_records_the_weights(splits, tmp_path):
     write_csv(monitor.rows, tmp_path / 'weights.csv')
 
 
-@pytest.mark.parametrize('variant', ['uniform', 'static', 'ema'])
-def test_monitor_is_silent_where_weights_start_uniform(splits, variant):
+@pytest.mark.parametrize('fusion', [UniformFusion(), StaticFusion(), PaperPWC()])
+def test_monitor_is_silent_where_weights_start_uniform(splits, fusion):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        _, monitor = monitored(splits[0], epochs=2, pwc=variant)
+        _, monitor = monitored(splits[0], epochs=2, fusion=fusion)
     assert sum(row['mean'] for row in monitor.rows[-3:]) == pytest.approx(1)
 
 
 def test_monitor_warns_on_collapse(splits):
     train = splits[0]
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, pwc='static')
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, fusion=StaticFusion())
     monitor = ModalityWeightMonitor(train)
     with torch.no_grad():
-        model.pwc.theta.copy_(torch.tensor([0.0, 9.0, 0.0]))
+        model.fusion.theta.copy_(torch.tensor([0.0, 9.0, 0.0]))
     with pytest.warns(UserWarning, match="the view 'text', which weighs 1.000 on average \\(epoch 1\\)"):
-        monitor.on_epoch(model, {'epoch': 1})
+        monitor.on_epoch(at(model), {'epoch': 1})
     with torch.no_grad():
-        model.pwc.theta.zero_()
+        model.fusion.theta.zero_()
     with pytest.warns(UserWarning, match='collapsed to uniform ones'):
-        monitor.on_epoch(model, {'epoch': 2})
+        monitor.on_epoch(at(model), {'epoch': 2})
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        monitor.on_epoch(model, {'epoch': 3})  # once is enough
+        monitor.on_epoch(at(model), {'epoch': 3})  # once is enough
 
 
 def test_released_weights_collapse_to_uniform():
@@ -193,7 +206,7 @@ def test_released_weights_collapse_to_uniform():
 
 
 def test_monitor_checks_the_model(splits):
-    with pytest.raises(ValueError, match=r"'model' needs a PWC named 'pwc' \(got LightGCN\)"):
-        ModalityWeightMonitor(splits[0]).on_epoch(LightGCN.from_data(splits[0]), {'epoch': 1})
+    with pytest.raises(ValueError, match=r"'model' needs a fusion, as LIRDRec has \(got LightGCN\)"):
+        ModalityWeightMonitor(splits[0]).on_epoch(at(LightGCN.from_data(splits[0])), {'epoch': 1})
     with pytest.raises(ValueError, match=r"'views' needs 3 names \(got \['image'\]\)"):
-        ModalityWeightMonitor(splits[0], views=['image']).on_epoch(LIRDRec.from_data(splits[0]), {'epoch': 1})
+        ModalityWeightMonitor(splits[0], views=['image']).on_epoch(at(LIRDRec.from_data(splits[0])), {'epoch': 1})

@@ -1,19 +1,18 @@
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Linear, ModuleDict, Parameter
-from torch.nn.init import xavier_normal_, xavier_uniform_
+from torch.nn import Linear, ModuleDict
+from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn.models.recommender import Recommender
+from lirdrec_pyg.nn.models.id_based import IDRecommender
+from lirdrec_pyg.nn.objectives import Objective
 from lirdrec_pyg.nn.propagation import Propagation, edges
-from lirdrec_pyg.typing import ITEM, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.typing import Embeddings, modality_features
 
 
-class BM3(Recommender):
+class BM3(IDRecommender):
     r"""Self-supervised learning without negatives, from the `"Bootstrap Latent Representations for Multi-modal
     Recommendation" <https://arxiv.org/abs/2207.05969>`_ paper.
 
@@ -49,6 +48,8 @@ class BM3(Recommender):
         dropout (float, optional): The dropout probability of target views. (default: :obj:`0.5`)
         align_weight (float, optional): :math:`\alpha`. (default: :obj:`2.0`)
         reg_weight (float, optional): :math:`\lambda`. (default: :obj:`0.1`)
+        objective (Objective, optional): What takes the place of the reconstruction of interactions, the first two
+            terms. (default: these terms, without negatives)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, d)`
@@ -68,76 +69,54 @@ class BM3(Recommender):
         dropout: float = 0.5,
         align_weight: float = 2.0,
         reg_weight: float = 0.1,
+        objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            num_users=num_users,
-            num_items=num_items,
-            in_channels=dict(in_channels),
-            hidden_channels=hidden_channels,
-            num_layers=num_layers,
-            dropout=dropout,
-            align_weight=align_weight,
-            reg_weight=reg_weight,
-        )
+
+        super().__init__(num_users, num_items, hidden_channels, hidden_channels, objective)
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
         self.in_channels = dict(in_channels)
         self.dropout = dropout
         self.align_weight = align_weight
         self.reg_weight = reg_weight
-        self.user = Parameter(torch.empty(num_users, hidden_channels))
-        self.item = Parameter(torch.empty(num_items, hidden_channels))
         self.projections = ModuleDict({name: Linear(width, hidden_channels) for name, width in in_channels.items()})
         self.predictor = Linear(hidden_channels, hidden_channels)
         self.propagation = Propagation(num_layers, num_item_layers=0)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        xavier_uniform_(self.user)
-        xavier_uniform_(self.item)
+        super().reset_parameters()
         for lin in [*self.projections.values(), self.predictor]:
             lin.reset_parameters()  # type: ignore[operator]
             xavier_normal_(lin.weight)  # type: ignore[arg-type]
 
-    @classmethod
-    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
-        widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-        return {'num_users': data[USER].num_nodes, 'num_items': data[ITEM].num_nodes, 'in_channels': widths}
-
-    def encode(self, data: HeteroData) -> Embeddings:
+    def embed(self, data: HeteroData) -> Embeddings:
         user, item = self._propagate(data)
         return Embeddings(self.predictor(user), self.predictor(item))
 
     def _propagate(self, data: HeteroData) -> Embeddings:
-        to_item, to_user, _, _ = edges(data)
-        user: Tensor = self.user
-        item: Tensor = self.item
-        if 'n_id' in data[USER]:
-            user, item = user[data[USER].n_id], item[data[ITEM].n_id]
-        out_user, out_item = self.propagation(user, item, to_item, to_user)
-        scale = 1 / (self.propagation.num_layers + 1)
-        return Embeddings(out_user * scale, out_item * scale + item)
+        vectors = self.vectors(data)
+        user, item = self.layer_mean(vectors, edges(data))
+        return Embeddings(user, item + vectors.item)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         h_user, h_item = self._propagate(data)
         penalty = (h_user.norm() + h_item.norm()) / h_item.size(0)
         u, i = h_user.index_select(0, user), h_item.index_select(0, pos)
         u_target, i_target = self._target(u), self._target(i)
-        loss = _distance(self.predictor(u), i_target) + _distance(self.predictor(i), u_target)
+        if self.objective is None:
+            loss = _distance(self.predictor(u), i_target) + _distance(self.predictor(i), u_target)
+        else:
+            online = Embeddings(self.predictor(h_user), self.predictor(h_item))
+            loss = self.objective(self.batch(data, online, user, pos, neg))
         for name, projection in self.projections.items():
             h = projection(modality_features(data, name)[0][pos].float())
-            online = self.predictor(h)
-            loss = loss + self.align_weight * (_distance(online, i_target) + _distance(online, self._target(h)))
+            predicted = self.predictor(h)
+            loss = loss + self.align_weight * (_distance(predicted, i_target) + _distance(predicted, self._target(h)))
         return loss + self.reg_weight * penalty
 
     def _target(self, h: Tensor) -> Tensor:
         return F.dropout(h.detach(), self.dropout, self.training)
-
-    def __repr__(self) -> str:
-        return (
-            f'{self.__class__.__name__}({self.user.size(0)}, {self.item.size(0)}, {self.in_channels}, '
-            f'hidden_channels={self.user.size(1)}, num_layers={self.propagation.num_layers}, dropout={self.dropout})'
-        )
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:

@@ -32,13 +32,13 @@ class ContentKNN(Recommender):
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
-        super().__init__(weights=None if weights is None else dict(weights))
+        super().__init__()
         for name, weight in (weights or {}).items():
             if not weight >= 0:
                 raise ValueError(f"'weights' need to be non-negative (got {weight} for '{name}')")
         self.weights = None if weights is None else dict(weights)
 
-    def encode(self, data: HeteroData) -> Embeddings:
+    def embed(self, data: HeteroData) -> Embeddings:
         weights = dict.fromkeys(modalities(data), 1.0) if self.weights is None else self.weights
         xs = {name: modality_features(data, name)[0].float() for name in weights}
         item = torch.cat([weight**0.5 * F.normalize(xs[name], dim=-1) for name, weight in weights.items()], dim=-1)
@@ -50,6 +50,3 @@ class ContentKNN(Recommender):
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         return user.new_zeros((), dtype=torch.float32)
-
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}(weights={self.weights})'

@@ -1,22 +1,20 @@
 import warnings
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, ModuleDict, Parameter
-from torch.nn.init import xavier_uniform_
+from torch.nn import Linear, Module, ModuleDict
 from torch_geometric.data import HeteroData
 from torch_geometric.utils import degree
 
 from lirdrec_pyg._segments import EPS
-from lirdrec_pyg.nn.models.recommender import Recommender
-from lirdrec_pyg.nn.objectives import bpr_loss
-from lirdrec_pyg.nn.propagation import Edges, Propagation, edges
-from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.nn.models.id_based import IDRecommender
+from lirdrec_pyg.nn.objectives import BPR, Objective
+from lirdrec_pyg.nn.propagation import Edges, Graph, Propagation, edges
+from lirdrec_pyg.typing import INTERACTS, USER, Embeddings, modality_features
 
 
-class FREEDOM(Recommender):
+class FREEDOM(IDRecommender):
     r"""ID embeddings on a frozen item graph and a denoised interaction graph, from the `"A Tale of Two Graphs: Freezing
     and Denoising Graph Structures for Multimodal Recommendation" <https://arxiv.org/abs/2211.06924>`_ paper.
 
@@ -27,8 +25,8 @@ class FREEDOM(Recommender):
     :math:`\mathbf{S}` is the data's ``similar_to``, which :class:`~lirdrec_pyg.transforms.ItemKNNGraph` mixes from the
     modalities (the paper's setting: ``k=10``, image 0.1, text 0.9). In training, each epoch propagates on interactions
     drawn anew without replacement, a share :math:`1 - \rho` of all with probability :math:`\propto 1 / \sqrt{\deg u
-    \deg i}`, normalised by what is left of the degrees; :meth:`encode` takes all interactions. The loss adds BPR on
-    projections of each modality to that on the embeddings:
+    \deg i}`, normalised by what is left of the degrees; ``model(data)`` takes all interactions. The loss adds BPR
+    on projections of each modality to that on the embeddings; another objective takes the place of both:
 
     .. math::
         \mathcal{L} = \mathcal{L}_\mathrm{BPR}(\mathbf{u}, \mathbf{i}) + \lambda \sum_m
@@ -50,6 +48,7 @@ class FREEDOM(Recommender):
         dropout_seed (int, optional): The seed of their choice: that of epoch :math:`t` depends on ``dropout_seed + t``
             alone. (default: :obj:`0`)
         reg_weight (float, optional): :math:`\lambda`. (default: :obj:`1e-3`)
+        objective (Objective, optional): What training minimises. (default: :class:`~lirdrec_pyg.nn.BPR`)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, d)`
@@ -70,26 +69,16 @@ class FREEDOM(Recommender):
         dropout: float = 0.8,
         dropout_seed: int = 0,
         reg_weight: float = 1e-3,
+        objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            num_users=num_users,
-            num_items=num_items,
-            in_channels=dict(in_channels),
-            hidden_channels=hidden_channels,
-            num_layers=num_layers,
-            num_item_layers=num_item_layers,
-            dropout=dropout,
-            dropout_seed=dropout_seed,
-            reg_weight=reg_weight,
-        )
+
+        super().__init__(num_users, num_items, hidden_channels, hidden_channels, objective or BPR())
         if not 0 <= dropout < 1:
             raise ValueError(f"'dropout' needs to be in [0, 1) (got {dropout})")
         self.in_channels = dict(in_channels)
         self.dropout = dropout
         self.dropout_seed = dropout_seed
         self.reg_weight = reg_weight
-        self.user = Parameter(torch.empty(num_users, hidden_channels))
-        self.item = Parameter(torch.empty(num_items, hidden_channels))
         self.projections = ModuleDict(
             {name: Linear(width, hidden_channels, bias=False) for name, width in in_channels.items()}
         )
@@ -99,50 +88,38 @@ class FREEDOM(Recommender):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        xavier_uniform_(self.user)
-        xavier_uniform_(self.item)
+        super().reset_parameters()
         for projection in self.projections.values():
             projection.reset_parameters()  # type: ignore[operator]
-
-    @classmethod
-    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
-        widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-        return {'num_users': data[USER].num_nodes, 'num_items': data[ITEM].num_nodes, 'in_channels': widths}
 
     def on_epoch_start(self, epoch: int) -> None:
         self._epoch, self._pruned = epoch, None
 
-    def encode(self, data: HeteroData) -> Embeddings:
-        return self._propagate(data, *edges(data))
+    def embed(self, data: HeteroData) -> Embeddings:
+        return self._embed(data, edges(data))
 
-    def _propagate(
-        self, data: HeteroData, to_item: Edges, to_user: Edges, similar: Edges | None, similar_t: Edges | None
-    ) -> Embeddings:
-        user: Tensor = self.user
-        item: Tensor = self.item
-        if 'n_id' in data[USER]:
-            user, item = user[data[USER].n_id], item[data[ITEM].n_id]
-        out_user, out_item = self.propagation(user, item, to_item, to_user)
-        scale = 1 / (self.propagation.num_layers + 1)
-        out_user, out_item = out_user * scale, out_item * scale
+    def _embed(self, data: HeteroData, graph: Graph) -> Embeddings:
+        vectors = self.vectors(data)
+        user, item = self.layer_mean(vectors, graph)
         if self.propagation.num_item_layers > 0:
-            if similar is None:
-                raise ValueError(f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it")
-            # `propagate_items` adds its input, which the paper does not.
-            out_item = out_item + (self.propagation.propagate_items(item, similar, similar_t) - item)
-        return Embeddings(out_user, out_item)
+            item = item + self.propagation.smooth(vectors.item, graph.similar, graph.similar_t)
+        return Embeddings(user, item)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        to_item, to_user, similar, similar_t = edges(data)
+        assert self.objective is not None
+        graph = edges(data)
         if self.dropout > 0:
             to_item, to_user = self._prune(data)
-        z_user, z_item = self._propagate(data, to_item, to_user, similar, similar_t)
-        u, i, j = z_user.index_select(0, user), z_item.index_select(0, pos), z_item.index_select(0, neg)
-        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
+            graph = graph._replace(to_item=to_item, to_user=to_user)
+        batch = self.batch(data, self._embed(data, graph), user, pos, neg)
+        loss: Tensor = self.objective(batch)
         for name, projection in self.projections.items():
             x = modality_features(data, name)[0]
-            h_pos, h_neg = projection(x[pos].float()), projection(x[neg].float())
-            loss = loss + self.reg_weight * bpr_loss((u * h_pos).sum(dim=-1), (u * h_neg).sum(dim=-1))
+
+            def project(index: Tensor, x: Tensor = x, projection: Module = projection) -> Tensor:
+                return projection(x[index].float())  # type: ignore[no-any-return]
+
+            loss = loss + self.reg_weight * self.objective(batch.with_items(project))
         return loss
 
     def _prune(self, data: HeteroData) -> tuple[Edges, Edges]:
@@ -168,10 +145,3 @@ class FREEDOM(Recommender):
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta state')
             return (adj.t().to_sparse_csr(), None), (adj.to_sparse_csr(), None)
-
-    def __repr__(self) -> str:
-        return (
-            f'{self.__class__.__name__}({self.user.size(0)}, {self.item.size(0)}, {self.in_channels}, '
-            f'hidden_channels={self.user.size(1)}, num_layers={self.propagation.num_layers}, '
-            f'num_item_layers={self.propagation.num_item_layers}, dropout={self.dropout})'
-        )

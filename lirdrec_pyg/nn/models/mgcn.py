@@ -1,20 +1,18 @@
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, ModuleDict, Parameter, Sequential, Tanh
-from torch.nn.init import xavier_uniform_
+from torch.nn import Linear, ModuleDict, Sequential, Tanh
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn.kernels import normalize
-from lirdrec_pyg.nn.models.recommender import Recommender
-from lirdrec_pyg.nn.objectives import bpr_loss, softmax_loss
+from lirdrec_pyg.nn.kernels import normalize, softmax_loss
+from lirdrec_pyg.nn.models.id_based import IDRecommender
+from lirdrec_pyg.nn.objectives import BPR, Objective, squared_norm
 from lirdrec_pyg.nn.propagation import Propagation, edges
-from lirdrec_pyg.typing import ITEM, SIMILAR_TO, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.typing import Embeddings, modality_features
 
 
-class MGCN(Recommender):
+class MGCN(IDRecommender):
     r"""ID embeddings that content gates, on two graphs, from the `"Multi-View Graph Convolutional Network for
     Multimedia Recommendation" <https://arxiv.org/abs/2308.03588>`_ paper.
 
@@ -35,9 +33,10 @@ class MGCN(Recommender):
         \mathbf{s} = \frac{1}{|\mathcal{M}| + 1} \Big( \mathbf{c} + \sum_m \sigma(\mathbf{U}_m \mathbf{z} +
         \mathbf{d}_m) \odot (\mathbf{h}_m - \mathbf{c}) \Big)
 
-    The embedding is :math:`\mathbf{z} + \mathbf{s}`. It is trained by BPR, :math:`\frac{\lambda}{2B}` times the squared
-    norm of the batch's embeddings, and :math:`\alpha` times InfoNCE of temperature :math:`\tau` from :math:`\mathbf{s}`
-    to :math:`\mathbf{z}` among the batch's users, and among its positive items.
+    The embedding is :math:`\mathbf{z} + \mathbf{s}`. The model is trained by BPR, or another objective, plus
+    :math:`\frac{\lambda}{2B}` times the squared norm of the batch's embeddings, plus :math:`\alpha` times InfoNCE of
+    temperature :math:`\tau` from :math:`\mathbf{s}` to :math:`\mathbf{z}`, among the batch's users and among its
+    positive items.
 
     The paper has an item graph for each modality, weighted by similarity; here :math:`\mathbf{S}` is the data's one
     ``similar_to`` for all modalities, which :class:`~lirdrec_pyg.transforms.ItemKNNGraph` mixes from them. The released
@@ -54,6 +53,7 @@ class MGCN(Recommender):
         contrast_weight (float, optional): :math:`\alpha`. (default: :obj:`1e-3`)
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
         reg_weight (float, optional): :math:`\lambda`. (default: :obj:`1e-4`)
+        objective (Objective, optional): What training minimises. (default: :class:`~lirdrec_pyg.nn.BPR`)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, d)`
@@ -74,25 +74,15 @@ class MGCN(Recommender):
         contrast_weight: float = 1e-3,
         temperature: float = 0.2,
         reg_weight: float = 1e-4,
+        objective: Objective | None = None,
     ) -> None:
-        super().__init__(
-            num_users=num_users,
-            num_items=num_items,
-            in_channels=dict(in_channels),
-            hidden_channels=hidden_channels,
-            num_layers=num_layers,
-            num_item_layers=num_item_layers,
-            contrast_weight=contrast_weight,
-            temperature=temperature,
-            reg_weight=reg_weight,
-        )
+
+        super().__init__(num_users, num_items, hidden_channels, hidden_channels, objective or BPR())
         d = hidden_channels
         self.in_channels = dict(in_channels)
         self.contrast_weight = contrast_weight
         self.temperature = temperature
         self.reg_weight = reg_weight
-        self.user = Parameter(torch.empty(num_users, d))
-        self.item = Parameter(torch.empty(num_items, d))
         self.gates = ModuleDict({name: Sequential(Linear(c, d), Linear(d, d)) for name, c in in_channels.items()})
         self.query = Sequential(Linear(d, d), Tanh(), Linear(d, 1, bias=False))
         self.preference = Linear(d, len(in_channels) * d)  # of all modalities at once
@@ -101,42 +91,26 @@ class MGCN(Recommender):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        xavier_uniform_(self.user)
-        xavier_uniform_(self.item)
+        super().reset_parameters()
         for module in [*self.gates.modules(), *self.query, self.preference]:
             if isinstance(module, Linear):
                 module.reset_parameters()
 
-    @classmethod
-    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
-        widths = {name: data[ITEM][f'x_{name}'].size(1) for name in modalities(data)}
-        return {'num_users': data[USER].num_nodes, 'num_items': data[ITEM].num_nodes, 'in_channels': widths}
-
-    def encode(self, data: HeteroData) -> Embeddings:
+    def embed(self, data: HeteroData) -> Embeddings:
         behaviour, side = self._views(data)
         return Embeddings(behaviour.user + side.user, behaviour.item + side.item)
 
     def _views(self, data: HeteroData) -> tuple[Embeddings, Embeddings]:
         r"""Returns what behaviour tells and what content does."""
-        to_item, to_user, similar, similar_t = edges(data)
-        user: Tensor = self.user
-        item: Tensor = self.item
-        if 'n_id' in data[USER]:
-            user, item = user[data[USER].n_id], item[data[ITEM].n_id]
-
-        z_user, z_item = self.propagation(user, item, to_item, to_user)
-        scale = 1 / (self.propagation.num_layers + 1)
-        behaviour = Embeddings(z_user * scale, z_item * scale)
-
+        graph, vectors = edges(data), self.vectors(data)
+        behaviour = self.layer_mean(vectors, graph)
         gates = [gate(modality_features(data, name)[0].float()).sigmoid() for name, gate in self.gates.items()]
-        h_item = torch.cat([item * gate for gate in gates], dim=-1)  # [I, M * d]
+        h_item = torch.cat([vectors.item * gate for gate in gates], dim=-1)  # [I, M * d]
         if self.propagation.num_item_layers > 0:
-            if similar is None:
-                raise ValueError(f"'data' needs the relation {SIMILAR_TO}: apply `ItemKNNGraph()` to it")
-            # `propagate_items` adds its input, which the paper does not.
-            h_item = self.propagation.propagate_items(h_item, similar, similar_t) - h_item
+            h_item = self.propagation.smooth(h_item, graph.similar, graph.similar_t)
         # One layer from users that start at zero: they get the normalised sum over their items, the items nothing.
-        h_user, h_item = self.lift(h_item.new_zeros(user.size(0), h_item.size(1)), h_item, to_item, to_user)
+        h_user = h_item.new_zeros(vectors.user.size(0), h_item.size(1))
+        h_user, h_item = self.lift(h_user, h_item, graph.to_item, graph.to_user)
         return behaviour, Embeddings(self._fuse(h_user, behaviour.user), self._fuse(h_item, behaviour.item))
 
     def _fuse(self, h: Tensor, z: Tensor) -> Tensor:
@@ -146,15 +120,13 @@ class MGCN(Recommender):
         return torch.cat([shared, special], dim=1).mean(dim=1)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        assert self.objective is not None
         behaviour, side = self._views(data)
-        z_user, s_user = behaviour.user.index_select(0, user), side.user.index_select(0, user)
-        z_item, s_item = behaviour.item.index_select(0, pos), side.item.index_select(0, pos)
-        u, i = z_user + s_user, z_item + s_item
-        j = behaviour.item.index_select(0, neg) + side.item.index_select(0, neg)
-        loss = bpr_loss((u * i).sum(dim=-1), (u * j).sum(dim=-1))
-        penalty = u.square().sum() + i.square().sum() + j.square().sum()
+        z = Embeddings(behaviour.user + side.user, behaviour.item + side.item)
+        batch = self.batch(data, z, user, pos, neg)
+        loss = self.objective(batch) + self.reg_weight * squared_norm(*batch.triplets())
         contrast = self._contrast(side.user, behaviour.user, user) + self._contrast(side.item, behaviour.item, pos)
-        return loss + self.reg_weight * penalty / (2 * len(user)) + self.contrast_weight * contrast
+        return loss + self.contrast_weight * contrast  # type: ignore[no-any-return]
 
     def _contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
         r"""Contrasts the rows of a batch, without all scores in memory; on CPU each row once, however often the batch
@@ -165,10 +137,3 @@ class MGCN(Recommender):
             return softmax_loss(a, b, index, self.temperature, index=index, candidates=count)
         a, b = normalize(a.index_select(0, index)), normalize(b.index_select(0, index))
         return softmax_loss(a, b, torch.arange(index.size(0), device=index.device), self.temperature)
-
-    def __repr__(self) -> str:
-        return (
-            f'{self.__class__.__name__}({self.user.size(0)}, {self.item.size(0)}, {self.in_channels}, '
-            f'hidden_channels={self.user.size(1)}, num_layers={self.propagation.num_layers}, '
-            f'num_item_layers={self.propagation.num_item_layers})'
-        )

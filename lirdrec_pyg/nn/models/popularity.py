@@ -15,13 +15,13 @@ class Popularity(Recommender):
         - **item:** :math:`(|\mathcal{I}|, 1)`, :math:`\log(1 + \deg i)`
     """
 
-    def encode(self, data: HeteroData) -> Embeddings:
+    def __init__(self) -> None:
+        super().__init__()
+
+    def embed(self, data: HeteroData) -> Embeddings:
         item = data[INTERACTS].edge_index[1]
         count = degree(item, data[ITEM].num_nodes, dtype=torch.float32)
         return Embeddings(item.new_ones(data[USER].num_nodes, 1).float(), count.log1p().unsqueeze(-1))
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         return user.new_zeros((), dtype=torch.float32)
-
-    def __repr__(self) -> str:
-        return f'{self.__class__.__name__}()'

@@ -103,5 +103,6 @@ def test_refuses():
 
 def test_repr(train):
     assert str(BM3.from_data(train, hidden_channels=8)) == (
-        "BM3(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, dropout=0.5)"
+        "BM3(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, dropout=0.5, "
+        'align_weight=2.0, reg_weight=0.1, objective=None)'
     )

@@ -28,8 +28,7 @@ def test_sub_graph(splits):
     model = BPRMF.from_data(train, hidden_channels=8, reg_weight=0.3)
     part = copy(train)
     part['user'].n_id, part['item'].n_id = torch.tensor([7, 3, 60]), torch.tensor([40, 2, 5, 11])
-    whole = model.encode(train)
-    out = model.encode(part)
+    whole, out = model(train), model.embed(part)
     assert torch.equal(out.user, whole.user[part['user'].n_id])
     assert torch.equal(out.item, whole.item[part['item'].n_id])
     local = torch.tensor([[0, 2], [3, 1], [0, 0]])
@@ -38,4 +37,6 @@ def test_sub_graph(splits):
 
 
 def test_repr(splits):
-    assert str(BPRMF.from_data(splits[0], hidden_channels=8)) == 'BPRMF(64, 48, hidden_channels=8)'
+    assert str(BPRMF.from_data(splits[0], hidden_channels=8)) == (
+        'BPRMF(64, 48, hidden_channels=8, reg_weight=0.0001, objective=BPR())'
+    )

@@ -180,5 +180,6 @@ def test_refuses():
 
 def test_repr(train):
     assert str(FREEDOM.from_data(train, hidden_channels=8)) == (
-        "FREEDOM(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, dropout=0.8)"
+        "FREEDOM(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, dropout=0.8, "
+        'dropout_seed=0, reg_weight=0.001, objective=BPR())'
     )

@@ -7,6 +7,7 @@ from scipy.fft import dct
 
 from lirdrec_pyg import LIRDRec, SoftmaxLIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -39,12 +40,12 @@ def oracle(model, data, triplets, epoch):
         z = sum(np.linalg.matrix_power(adj, power) @ z for power in range(model.propagation.num_layers + 1))
         users.append(z[:num_users])
         items.append(z[num_users:])
-        net = f'pwc.nets.{v}'
+        net = f'fusion.nets.{v}'
         preds.append(mlp(users[-1], *(p[f'{net}.{i}.{n}'] for i in (0, 2) for n in ('weight', 'bias'))))
     item = np.concatenate(items, axis=1)
     item = item + similar @ item
     gate = 0.9 / (0.9 + 0.1 * 0.9 ** (-epoch * (epoch + 1) / 2))
-    logit = gate * np.concatenate(preds, axis=1) + (1 - gate) * p['pwc.theta']
+    logit = gate * np.concatenate(preds, axis=1) + (1 - gate) * p['fusion.theta']
     weight = np.exp(logit) / np.exp(logit).sum(1, keepdims=True)
     user = np.concatenate([weight[:, [v]] * users[v] for v in range(len(users))], axis=1)
     u, i, j = triplets
@@ -60,7 +61,7 @@ def test_forward_and_loss_equal_the_numpy_oracle(splits):
     with torch.no_grad():
         for param in model.parameters():
             param.add_(0.1 * torch.randn_like(param))  # biases are not zero
-        model.pwc.theta.copy_(torch.randn_like(model.pwc.theta))
+        model.fusion.theta.copy_(torch.randn_like(model.fusion.theta))
     triplets = [torch.randint(n, (50,)) for n in (64, 48, 48)]
     user, item, loss = oracle(model, train, [index.numpy() for index in triplets], epoch=3)
     out = model.encode(train)
@@ -83,6 +84,8 @@ def test_a_new_item_needs_nothing(splits):
     for key in ('x_image', 'x_text', 'spectrum'):
         grown['item'][key] = torch.cat([train['item'][key], torch.randn(3, train['item'][key].size(1))])
     grown['item'].num_nodes = 51
+    for key in ('raw_id', 'title'):
+        grown['item'][key] = [*train['item'][key], *'abc']
     into = torch.tensor([[0, 5, 48, 7], [48, 48, 48, 50]])  # edges into the new items only
     grown[SIMILAR_TO].edge_index = torch.cat([train[SIMILAR_TO].edge_index, into], dim=1)
     grown[SIMILAR_TO].edge_weight = torch.cat([train[SIMILAR_TO].edge_weight, torch.full((4,), 0.25)])
@@ -93,19 +96,6 @@ def test_a_new_item_needs_nothing(splits):
     assert torch.allclose(after.item[:48], before.item, atol=1e-6)
     assert torch.isfinite(after.item[48:]).all()
     assert (after.item[48:].norm(dim=1) > 0.1).all()
-
-
-def test_explicit_tensors_without_the_data_contract(splits):
-    train = splits[0]
-    model = LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8)
-    to_item = (train[INTERACTS].edge_index, train[INTERACTS].edge_weight)
-    to_user = (train[INTERACTS].edge_index.flip(0), train[INTERACTS].edge_weight)
-    xs = {'image': train['item'].x_image, 'text': train['item'].x_text}
-    similar = (train[SIMILAR_TO].edge_index, train[SIMILAR_TO].edge_weight)
-    out = model(xs, train['item'].spectrum, to_item, to_user, similar)
-    expected = model.encode(train)
-    assert torch.allclose(out.user, expected.user, atol=1e-5)
-    assert torch.allclose(out.item, expected.item, atol=1e-5)
 
 
 def test_refuses(splits, data):
@@ -121,8 +111,10 @@ def test_refuses(splits, data):
         model.encode(wrong)
     wrong = copy(train)
     wrong['user'].num_nodes = 65
+    wrong['user'].raw_id = [*train['user'].raw_id, 'a']
+    del wrong['user'].recent_items, wrong['user'].block
     with pytest.raises(ValueError, match=r'needs to have 64 users \(got 65\)'):
-        model.encode(wrong)
+        model.encode(InteractionGraph()(wrong))
     wrong = copy(train)
     del wrong['item'].spectrum
     with pytest.raises(ValueError, match=r'apply `DCT\(\)`'):
@@ -160,7 +152,7 @@ def test_official_state_dict_refuses(splits):
         model.load_official_state_dict({})
     with pytest.raises(ValueError, match='needs to be of shape'):
         model.load_official_state_dict({'fusion_module.theta': torch.zeros(2, 3)} | _official(model))
-    with pytest.raises(ValueError, match="pwc='released'"):
+    with pytest.raises(ValueError, match='the fusion PWC'):
         LIRDRec(3, {'text': 4}).load_official_state_dict({})
 
 
@@ -176,35 +168,40 @@ def _official(model):
 def test_softmax_objective(splits):
     train = splits[0]
     user, pos = train[INTERACTS].edge_index[:, :20]
-    model = LIRDRec.from_data(
-        train, seed=0, hidden_channels=8, loss='softmax', temperature=0.5, reg_weight=0.0, scoring='cosine'
-    )
-    z = model.encode(train)
+
+    def build(num_negatives=None):
+        model = LIRDRec.from_data(
+            train, seed=0, hidden_channels=8, objective=SampledSoftmax(0.5, num_negatives), reg_weight=0.0
+        )
+        model.set_power(0)
+        return model
+
+    model = build()
+    z = model(train)
     assert torch.allclose(z.user.norm(dim=1), torch.ones(64))
     assert torch.allclose(z.item.norm(dim=1), torch.ones(48))
     expected = torch.nn.functional.cross_entropy(z.user[user] @ z.item.t() / 0.5, pos)
     assert torch.allclose(model.loss(train, user, pos, pos), expected)
 
-    model.num_negatives = 'batch'
     items = pos.unique()
     expected = torch.nn.functional.cross_entropy(
         z.user[user] @ z.item[items].t() / 0.5, torch.searchsorted(items, pos)
     )  # fmt: skip
-    assert torch.allclose(model.loss(train, user, pos, pos), expected)
-    model.num_negatives = 10_000  # so many that each item is among them
-    assert model.loss(train, user, pos, pos) > expected
+    assert torch.allclose(build('batch').loss(train, user, pos, pos), expected)
+    # So many that each item is among them.
+    assert build(10_000).loss(train, user, pos, pos) > expected
     assert model.fit_defaults == {'lr': 1e-3, 'patience': 10}
+    assert LIRDRec.from_data(train).fit_defaults == {'lr': 1e-4, 'patience': 20}
 
 
 @pytest.mark.parametrize('num_negatives', [None, 50])
 def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives):
     data = ItemKNNGraph(k=4)(DCT()(FakeMultimodal(num_cold_items=6, seed=1)[0]))
     train = InteractionGraph()(FixedSplit()(data)[0])
-    pos = train[INTERACTS].edge_index[1, :20]
-    model = LIRDRec.from_data(
-        train, seed=0, hidden_channels=8, loss='softmax', num_negatives=num_negatives, reg_weight=0.0
-    )
-    items, target, mask = model._candidates(train, pos)
+    user, pos = train[INTERACTS].edge_index[:, :20]
+    objective = SampledSoftmax(num_negatives=num_negatives)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=objective)
+    items, target, mask = objective.candidates(model.batch(train, model(train), user, pos, pos))
     assert mask is None
     seen = train[INTERACTS].edge_index[1].unique()
     assert seen.numel() < train['item'].num_nodes
@@ -217,57 +214,60 @@ def test_softmax_does_not_push_items_away_that_nobody_could_choose(num_negatives
 @pytest.mark.parametrize(
     ('kwargs', 'message'),
     [
-        ({'loss': 'hinge'}, "'loss' needs to be 'bpr' or 'softmax' \\(got 'hinge'\\)"),
         ({'temperature': 0}, "'temperature' needs to be positive \\(got 0\\)"),
         ({'num_negatives': 0}, "'num_negatives' needs to be positive, 'batch' or None \\(got 0\\)"),
     ],
 )
-def test_refuses_objectives(splits, kwargs, message):
+def test_refuses_objectives(kwargs, message):
     with pytest.raises(ValueError, match=message):
-        LIRDRec.from_data(splits[0], **kwargs)
+        SampledSoftmax(**kwargs)
 
 
 def test_the_preset_is_these_settings(splits):
     train = splits[0]
     ours = SoftmaxLIRDRec.from_data(train, seed=0, hidden_channels=8)
-    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', dropout=0.3, scoring=0.5)
-    assert ours.hparams == same.hparams
+    same = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=SampledSoftmax(), dropout=0.3)
+    same.set_power(0.5)
+    known = {**same.settings(), 'class': ''}
+    assert {**ours.settings(), 'class': ''} == known
     for (name, value), other in zip(ours.state_dict().items(), same.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
     assert ours.fit_defaults == {'lr': 1e-3, 'patience': 10}
 
 
-def test_scoring_changes_the_length_of_embeddings_alone(splits):
+def test_the_power_changes_the_length_of_embeddings_alone(splits):
     train = splits[0]
-    dot, cosine = (
-        LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring=scoring)
-        for scoring in ('dot', 'cosine')
-    )
-    for long, unit in zip(dot.encode(train), cosine.encode(train), strict=True):
-        assert torch.allclose(torch.nn.functional.normalize(long), unit, atol=1e-6)
-    root = LIRDRec.from_data(train, seed=0, hidden_channels=8, loss='softmax', scoring=0.5).encode(train)
-    long = dot.encode(train)
-    assert torch.allclose(root.item, long.item / long.item.norm(dim=1, keepdim=True).sqrt(), atol=1e-6)
-    for scoring in ('euclid', -0.5, float('nan')):
-        with pytest.raises(ValueError, match=rf"'scoring' needs to be 'dot', 'cosine' or .* \(got {scoring!r}\)"):
-            LIRDRec.from_data(train, scoring=scoring)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    long = model(train)
+    for power in (0, 0.5, 1, 2):
+        model.set_power(power)
+        for ours, z in zip(model(train), long, strict=True):
+            length = z.norm(dim=1, keepdim=True)
+            assert torch.allclose(ours, z / length * length**power, atol=1e-5)
+        assert torch.equal(model.scale(long.item), model(train).item)
+    assert model.state_dict()['power'] == 2
+    for power in (-0.5, float('nan'), float('inf')):
+        with pytest.raises(ValueError, match=rf"'power' needs to be a non-negative number \(got {power!r}\)"):
+            model.set_power(power)
+        with pytest.raises(ValueError, match="'power' needs"):
+            long.scaled(power)
 
 
-def test_history_is_what_came_before_the_interaction(splits):
+def test_recent_items_are_what_came_before_the_interaction(splits):
     train = splits[0]
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, history=4).eval()
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, recent_items=4).eval()
     user, pos = train[INTERACTS].edge_index[:, [5, 90]]
-    assert torch.equal(model._history_before(train, user, pos), train[INTERACTS].recent_items[[5, 90]])
+    assert torch.equal(model.recent_items_before(train, user, pos), train[INTERACTS].recent_items[[5, 90]])
     plain = LIRDRec.from_data(train, hidden_channels=8).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
-    expected = model.history(*plain.encode(train), train['user'].recent_items)
-    assert torch.allclose(model.encode(train).user, expected)
+    expected = model.recent(*plain(train), train['user'].recent_items)
+    assert torch.allclose(model(train).user, expected)
     with pytest.raises(ValueError, match="'pos' needs to be training interactions"):
         model.loss(train, user, splits[1][INTERACTS].edge_label_index[1, user], pos)
     with pytest.raises(ValueError, match=r'apply `RecentItems\(3\)` to it \(got of length 4\)'):
-        LIRDRec.from_data(train, hidden_channels=8, history=3).encode(train)
+        LIRDRec.from_data(train, hidden_channels=8, recent_items=3)(train)
     train['user'].n_id = torch.arange(64)
-    with pytest.raises(ValueError, match="'history' needs the whole graph"):
-        model.encode(train)
-    with pytest.raises(ValueError, match="'history' needs to be non-negative"):
-        LIRDRec.from_data(train, history=-1)
+    with pytest.raises(ValueError, match="'recent_items' needs the whole graph"):
+        model(train)
+    with pytest.raises(ValueError, match="'recent_items' needs to be non-negative"):
+        LIRDRec.from_data(train, recent_items=-1)

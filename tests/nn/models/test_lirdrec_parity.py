@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn import LIRDRec
+from lirdrec_pyg.nn import PWC, LIRDRec
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, REV_INTERACTS, SIMILAR_TO
 
@@ -44,8 +44,7 @@ class Golden:
             num_layers=self.hparams['num_layers'],
             num_item_layers=self.hparams['num_item_layers'],
             reg_weight=self.hparams['reg_weight'],
-            pwc_init=self.hparams['decay_weight'],
-            pwc_decay=self.hparams['decay_base'],
+            fusion=PWC(self.hparams['decay_weight'], self.hparams['decay_base']),
         )
         model.load_official_state_dict(self.group('init/'))
         return model
@@ -75,7 +74,7 @@ def test_trajectory(golden, layout):
     triplets, losses = golden['triplets'], golden['loss']
     for epoch in range(1, golden.hparams['epochs'] + 1):
         model.on_epoch_start(epoch)
-        assert model.pwc.gate == pytest.approx(float(golden['pwc_weights'][epoch - 1, 0]), rel=1e-6)
+        assert model.fusion.gate == pytest.approx(float(golden['pwc_weights'][epoch - 1, 0]), rel=1e-6)
         for step in range(golden.hparams['steps']):
             optimizer.zero_grad()
             loss = model.loss(data, *triplets[epoch - 1, step])
@@ -90,7 +89,7 @@ def test_trajectory(golden, layout):
                     assert torch.allclose(param.grad, expected, rtol=1e-4, atol=1e-6), name
             optimizer.step()
             assert float(loss) == pytest.approx(float(losses[epoch - 1, step]), rel=1e-5)
-        assert torch.allclose(model.pwc.last_weight, golden['attention'][epoch - 1], atol=1e-4)
+        assert torch.allclose(model.fusion.last_weight, golden['attention'][epoch - 1], atol=1e-4)
     model.eval()
     out = model.encode(data)
     assert torch.allclose(out.user, golden['user_final'], atol=1e-4)

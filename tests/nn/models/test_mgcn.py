@@ -131,5 +131,6 @@ def test_refuses_data_without_an_item_graph():
 
 def test_repr(train):
     assert str(MGCN.from_data(train, hidden_channels=8)) == (
-        "MGCN(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1)"
+        "MGCN(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, "
+        'contrast_weight=0.001, temperature=0.2, reg_weight=0.0001, objective=BPR())'
     )

@@ -6,23 +6,46 @@ from torch_geometric.transforms import Compose
 
 from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, ContentKNN, LightGCN, LIRDRec, Popularity, SoftmaxLIRDRec
+from lirdrec_pyg.nn import (
+    BM3,
+    BPRMF,
+    FREEDOM,
+    MGCN,
+    VBPR,
+    AttentionFusion,
+    ContentKNN,
+    LightGCN,
+    LIRDRec,
+    PaperPWC,
+    Popularity,
+    SampledSoftmax,
+    SoftmaxLIRDRec,
+    StaticFusion,
+    UniformFusion,
+)
+from lirdrec_pyg.nn.part import build as build_part
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 CASES = {
     'LIRDRec': (LIRDRec, {'hidden_channels': 8}),
-    'LIRDRec-ema': (LIRDRec, {'hidden_channels': 8, 'pwc': 'ema', 'num_layers': 1}),
-    'LIRDRec-attention': (LIRDRec, {'hidden_channels': 8, 'pwc': 'attention', 'num_item_layers': 0}),
-    'LIRDRec-static': (LIRDRec, {'hidden_channels': 8, 'pwc': 'static'}),
-    'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'pwc': 'uniform'}),
-    'LIRDRec-softmax': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'dropout': 0.3}),
+    'LIRDRec-ema': (LIRDRec, {'hidden_channels': 8, 'fusion': PaperPWC(), 'num_layers': 1}),
+    'LIRDRec-attention': (LIRDRec, {'hidden_channels': 8, 'fusion': AttentionFusion(), 'num_item_layers': 0}),
+    'LIRDRec-static': (LIRDRec, {'hidden_channels': 8, 'fusion': StaticFusion()}),
+    'LIRDRec-uniform': (LIRDRec, {'hidden_channels': 8, 'fusion': UniformFusion()}),
+    'LIRDRec-softmax': (LIRDRec, {'hidden_channels': 8, 'objective': SampledSoftmax(), 'dropout': 0.3}),
     'SoftmaxLIRDRec': (SoftmaxLIRDRec, {'hidden_channels': 8}),
-    'LIRDRec-history': (LIRDRec, {'hidden_channels': 8, 'history': 4}),
-    'SoftmaxLIRDRec-history': (SoftmaxLIRDRec, {'hidden_channels': 8, 'history': 4}),
-    'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 'batch'}),
-    'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'loss': 'softmax', 'num_negatives': 20}),
+    'LIRDRec-history': (LIRDRec, {'hidden_channels': 8, 'recent_items': 4}),
+    'SoftmaxLIRDRec-history': (SoftmaxLIRDRec, {'hidden_channels': 8, 'recent_items': 4}),
+    'LIRDRec-batch': (LIRDRec, {'hidden_channels': 8, 'objective': SampledSoftmax(num_negatives='batch')}),
+    'LIRDRec-sampled': (LIRDRec, {'hidden_channels': 8, 'objective': SampledSoftmax(num_negatives=20)}),
     'LightGCN': (LightGCN, {'hidden_channels': 8}),
+    'LightGCN-softmax': (LightGCN, {'hidden_channels': 8, 'objective': SampledSoftmax()}),
+    'BPRMF-softmax': (BPRMF, {'hidden_channels': 8, 'objective': SampledSoftmax(temperature=0.5)}),
+    'VBPR-softmax': (VBPR, {'hidden_channels': 8, 'objective': SampledSoftmax()}),
+    'FREEDOM-softmax': (FREEDOM, {'hidden_channels': 8, 'objective': SampledSoftmax()}),
+    'BM3-softmax': (BM3, {'hidden_channels': 8, 'objective': SampledSoftmax()}),
+    'MGCN-softmax': (MGCN, {'hidden_channels': 8, 'objective': SampledSoftmax(num_negatives=20)}),
     'BPRMF': (BPRMF, {'hidden_channels': 8}),
     'VBPR': (VBPR, {'hidden_channels': 8, 'bias': True}),
     'FREEDOM': (FREEDOM, {'hidden_channels': 8}),
@@ -83,7 +106,7 @@ def test_state_dict_round_trip(name, splits):
     train, val, _ = splits
     model = build(name, train)
     fit(model, train, val, epochs=2, lr=1e-2, monitor='recall@5', progress=False)
-    other = type(model)(**model.hparams) if model.hparams else type(model)()
+    other = build_part(model.settings())
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.eval().encode(train).user, model.encode(train).user)
     assert torch.equal(other.encode(train).item, model.encode(train).item)
@@ -96,7 +119,7 @@ def test_same_seed_same_losses(name, splits):
     for seed in (3, 3, 4):
         torch.rand(seed)  # the global state does not matter
         result = fit(build(name, train, seed), train, epochs=3, batch_size=64, seed=seed, progress=False)
-        runs.append([row['loss'] for row in result.history])
+        runs.append([row['loss'] for row in result.log])
     assert runs[0] == runs[1]
     assert runs[0] != runs[2]
 
@@ -114,23 +137,29 @@ def test_finds_held_out_items_on_the_checkerboard(name, splits):
 def test_nan_is_refused(name, splits):
     train = splits[0]
     model = build(name, train)
-    if name in ('BPRMF', 'LightGCN'):
-        model.user.data[3] = float('nan')
-        culprit = 'parameter user'
-    else:
-        train['item'].x_text = train['item'].x_text.clone()
-        train['item'].x_text[3, 0] = float('nan')
-        culprit = r"data\['item'\].x_text"
-    with pytest.raises(FloatingPointError, match=rf'epoch 1, step 1: first at fault is {culprit}'):
+    model.user.data[3] = float('nan')
+    with pytest.raises(FloatingPointError, match='epoch 1, step 1: first at fault is parameter user'):
         fit(model, train, epochs=1, progress=False)
+    train['item'].x_text = train['item'].x_text.clone()
+    train['item'].x_text[3, 0] = float('nan')
+    with pytest.raises(ValueError, match="'x_text' of 'train' needs to be finite .*first: row 3"):
+        fit(build(name, splits[2]), train, epochs=1, progress=False)
 
 
 def test_repr(splits):
     train = splits[0]
     assert str(build('LIRDRec', train)) == (
-        "LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, pwc='released')"
+        "LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, reg_weight=0.0001, "
+        'dropout=0.0, objective=BPR(), fusion=PWC(init=0.9, decay=0.9), recent_items=0, sparse=False)'
     )
-    assert str(build('LightGCN', train)) == 'LightGCN(64, 48, hidden_channels=8, num_layers=3)'
+    assert str(build('SoftmaxLIRDRec', train)) == (
+        "SoftmaxLIRDRec(64, {'image': 16, 'text': 8}, dropout=0.3, "
+        'objective=SampledSoftmax(temperature=0.2, num_negatives=None), hidden_channels=8, num_layers=2, '
+        'num_item_layers=1, reg_weight=0.0001, fusion=PWC(init=0.9, decay=0.9), recent_items=0, sparse=False)'
+    )
+    assert str(build('LightGCN', train)) == (
+        'LightGCN(64, 48, hidden_channels=8, num_layers=3, reg_weight=0.0001, objective=BPR())'
+    )
     assert str(build('Popularity', train)) == 'Popularity()'
 
 

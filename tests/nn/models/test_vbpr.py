@@ -51,7 +51,7 @@ def test_sub_graph(train, bias):
     part['user'].n_id, part['item'].n_id = torch.tensor([7, 3, 60]), torch.tensor([40, 2, 5, 11])
     for key in ('x_image', 'x_text'):
         part['item'][key] = train['item'][key][part['item'].n_id]
-    whole, out = model.encode(train), model.encode(part)
+    whole, out = model(train), model.embed(part)
     assert torch.allclose(out.user, whole.user[part['user'].n_id])
     assert torch.allclose(out.item, whole.item[part['item'].n_id], atol=1e-6)
     local = torch.tensor([[0, 2], [3, 1], [0, 0]])
@@ -73,5 +73,5 @@ def test_content_finds_cold_items():
 
 def test_repr(train):
     assert str(VBPR.from_data(train, hidden_channels=8)) == (
-        "VBPR(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, bias=False)"
+        "VBPR(64, 48, {'image': 16, 'text': 8}, hidden_channels=8, bias=False, reg_weight=0.0001, objective=BPR())"
     )

@@ -1,0 +1,104 @@
+r"""Several processes as one training run, by :mod:`torch.distributed`. With one process nothing here does anything."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+
+def join(device: torch.device) -> None:
+    r"""Joins the processes that ``torchrun`` has started, unless the caller has done so: by nccl on GPUs, else gloo."""
+    if dist.is_available() and not dist.is_initialized() and int(os.environ.get('WORLD_SIZE', '1')) > 1:
+        dist.init_process_group('nccl' if device.type == 'cuda' else 'gloo')
+
+
+def rank() -> int:
+    r"""Returns the number of this process, from zero."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def count() -> int:
+    r"""Returns the number of processes."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def share(batch: Sequence[Tensor]) -> list[Tensor]:
+    r"""Returns this process' part of a batch, every ``count()``-th row. It is never empty: a batch of fewer rows than
+    processes gives some rows twice."""
+    own = torch.arange(rank(), max(len(batch[0]), rank() + 1), count()) % len(batch[0])
+    return list(batch) if count() == 1 else [index[own] for index in batch]
+
+
+def total(values: Tensor) -> Tensor:
+    r"""Returns the sum over the processes."""
+    if count() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def broadcast(model: Module) -> None:
+    r"""Gives all processes the parameters and buffers of the first."""
+    if count() > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, src=0)
+        model.load_state_dict(model.state_dict())  # what modules derive from their buffers
+
+
+def average_gradients(params: Sequence[Parameter], rows: int, stop: bool) -> bool:
+    r"""Turns the gradients of the mean loss over each process' rows into that over all rows.
+
+    Args:
+        params (sequence of Parameter): The parameters. A gradient that lacks does so in all processes.
+        rows (int): How many rows this process has.
+        stop (bool): Whether this process asks all to stop.
+
+    Returns:
+        Whether any process asks to stop.
+    """
+    if count() == 1:
+        return stop
+    dense = [param.grad for param in params if param.grad is not None and not param.grad.is_sparse]
+    flat = torch.cat([*(grad.flatten() for grad in dense), torch.ones_like(dense[0].flatten()[:1])])
+    flat.mul_(rows)
+    flat = total(torch.cat([flat, flat.new_tensor([float(stop)])]))
+    all_rows = flat[-2]
+    for grad, part in zip(dense, flat[:-2].split([grad.numel() for grad in dense]), strict=True):
+        torch.div(part.view_as(grad), all_rows, out=grad)
+    for param in params:
+        if param.grad is not None and param.grad.is_sparse:
+            param.grad = _gather_sparse(param.grad.coalesce(), rows / all_rows)
+    return bool(flat[-1] > 0)
+
+
+def _gather_sparse(grad: Tensor, weight: Tensor) -> Tensor:
+    size = grad.indices().new_zeros(count())
+    size[rank()] = grad.indices().size(1)
+    longest = int(total(size).max())
+    index = grad.indices().new_zeros(longest)  # padded: rows of value zero
+    value = grad.values().new_zeros(longest, *grad.values().shape[1:])
+    index[: size[rank()]], value[: size[rank()]] = grad.indices()[0], grad.values() * weight
+    indices, values = [torch.empty_like(index) for _ in size], [torch.empty_like(value) for _ in size]
+    dist.all_gather(indices, index)
+    dist.all_gather(values, value)
+    known = torch.cat([part[:n] for part, n in zip(indices, size.tolist(), strict=True)])
+    rows = torch.cat([part[:n] for part, n in zip(values, size.tolist(), strict=True)])
+    return torch.sparse_coo_tensor(known.unsqueeze(0), rows, grad.size(), check_invariants=False)
+
+
+class Buffers:
+    r"""Brings the buffers of a model together at the end of an epoch. Each process has changed those rows that it saw:
+    a value that some have changed becomes the mean of theirs."""
+
+    def __init__(self, model: Module) -> None:
+        self.buffers = [x for x in model.buffers() if x.is_floating_point()] if count() > 1 else []
+        self.before = [buffer.clone() for buffer in self.buffers]
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            changed = (buffer != before).to(buffer.dtype)
+            number, value = total(changed.clone()), total(buffer * changed)
+            buffer.copy_(torch.where(number > 0, value / number.clamp(min=1), before))
