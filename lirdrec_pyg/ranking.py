@@ -19,7 +19,17 @@ from torch_geometric.metrics import (
 
 from lirdrec_pyg._segments import pointers, take_rows
 from lirdrec_pyg.nn.kernels import linear
-from lirdrec_pyg.typing import INTERACTS, ITEM, Embeddings
+from lirdrec_pyg.typing import (
+    INTERACTS,
+    ITEM,
+    USER,
+    Embeddings,
+    check,
+    check_embeddings,
+    check_mask,
+    check_nodes,
+    check_pairs,
+)
 
 METRICS: dict[str, Any] = {
     'recall': LinkPredRecall,
@@ -35,7 +45,7 @@ METRICS: dict[str, Any] = {
 @torch.no_grad()
 def evaluate(
     embeddings: Embeddings,
-    view: HeteroData,
+    split: HeteroData,
     k: int | Sequence[int] = (10, 20),
     metrics: Sequence[str] = ('recall', 'ndcg'),
     also_exclude: HeteroData | None = None,
@@ -43,20 +53,20 @@ def evaluate(
     groups: Mapping[str, Tensor] | None = None,
     batch_size: int = 1024,
 ) -> dict[str, float]:
-    r"""Ranks all items for every user of a view and returns the mean of PyG's link prediction metrics over users.
+    r"""Ranks all items for every user of a split and returns the mean of PyG's link prediction metrics over users.
 
-    Every user with at least one positive in ``view.edge_label_index`` is ranked against all items, except for its own
-    training interactions (``view.edge_index``). Validation positives stay candidates at test, as in the released
+    Every user with at least one positive (``edge_label_index`` of the split) gets all items ranked, except for its own
+    training interactions (``edge_index``). Validation positives stay candidates at test, as in the released
     implementation, unless given to ``also_exclude``. Scores are made for ``batch_size`` users at a time, never for all.
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
-        view (HeteroData): A view of a split.
+        split (HeteroData): The validation or test split.
         k (int or sequence of int, optional): The cut-offs. (default: :obj:`(10, 20)`)
         metrics (sequence of str, optional): Any of ``'recall'``, ``'ndcg'``, ``'precision'``, ``'map'``, ``'hit'``,
             ``'mrr'`` and ``'coverage'``. (default: :obj:`('recall', 'ndcg')`)
-        also_exclude (HeteroData, optional): A view whose positives are not candidates either, *e.g.*, the validation
-            view at test. (default: :obj:`None`)
+        also_exclude (HeteroData, optional): A split whose positives are not candidates either, *e.g.*, the validation
+            split at test. (default: :obj:`None`)
         candidates (Tensor, optional): The items to rank, a bool mask :math:`(|\mathcal{I}|)`; positives among the
             others do not count. (default: all)
         groups (mapping of str to Tensor, optional): Named bool masks :math:`(|\mathcal{I}|)`, *e.g.*, of warm and cold
@@ -68,16 +78,15 @@ def evaluate(
         The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users.
 
     Raises:
-        ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the view has no
-            positives, the embeddings do not fit the view, or a score is not finite.
+        ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the split has no
+            positives, the embeddings do not fit the split, or a score is not finite.
     """
+    split = check(split, 'split', labels=True)
+    embeddings = check_embeddings(embeddings, split)
     ks = [int(k)] if isinstance(k, (int, np.integer)) else list(k)
-    num_items = view[ITEM].num_nodes
-    for name, mask in [('candidates', candidates), *(('groups', mask) for mask in (groups or {}).values())]:
-        if mask is not None and (mask.dtype != torch.bool or mask.shape != (num_items,)):
-            raise ValueError(
-                f"'{name}' needs to be a bool mask of {num_items} items (got {mask.dtype} of {tuple(mask.shape)})"
-            )
+    num_items = split[ITEM].num_nodes
+    candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
+    groups = {name: check_mask(mask, num_items, 'groups') for name, mask in (groups or {}).items()}
     if len(ks) == 0 or len(metrics) == 0:
         raise ValueError(f"'k' and 'metrics' need to name at least one (got {ks} and {list(metrics)})")
     limit = num_items if candidates is None else int(candidates.sum())
@@ -87,27 +96,22 @@ def evaluate(
     for name in metrics:
         if name not in METRICS:
             raise ValueError(f"'metrics' needs to be of {list(METRICS)} (got '{name}')")
-    if embeddings.item.size(0) != num_items:
-        raise ValueError(f"'embeddings' need to have {num_items} items (got {embeddings.item.size(0)})")
-    if embeddings.user.size(0) != view['user'].num_nodes:
-        raise ValueError(f"'embeddings' need to have {view['user'].num_nodes} users (got {embeddings.user.size(0)})")
 
     device = embeddings.item.device
-    label = view[INTERACTS].get('edge_label_index')
-    if label is None:
-        raise ValueError("'view' needs `edge_label_index`: it comes from a split such as `FixedSplit()(data)`")
-    label = label.to(device)
+    label = split[INTERACTS].edge_label_index.to(device)
     if candidates is not None:
         candidates = candidates.to(device)
         label = label[:, candidates[label[1]]]
     if label.numel() == 0:
-        raise ValueError("'view' needs at least one positive to evaluate (got none)")
-    seen = view[INTERACTS].edge_index
+        raise ValueError("'split' needs at least one positive to evaluate (got none)")
+    seen = split[INTERACTS].edge_index.to(device)
     if also_exclude is not None:
-        seen = torch.cat([seen, also_exclude[INTERACTS].edge_label_index], dim=1)
+        others = check(also_exclude, 'also_exclude', labels=True)[INTERACTS].edge_label_index
+        others = check_pairs(others, (split[USER].num_nodes, num_items), 'also_exclude')
+        seen = torch.cat([seen, others.to(device)], dim=1)
 
     labels = {'': label}
-    for name, mask in (groups or {}).items():
+    for name, mask in groups.items():
         labels[f'{name}/'] = label[:, mask.to(device)[label[1]]]
     kinds = [[name for name in metrics if (name == 'coverage') == alone] for alone in (False, True)]
     collections = {
@@ -149,7 +153,7 @@ def top_k(
     candidates: Tensor | None = None,
     batch_size: int = 1024,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    r"""Yields batches of users with their best items, best first; ties go to no particular item.
+    r"""Iterates over batches of users with their best items, best first; ties go to no particular item.
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
@@ -162,9 +166,19 @@ def top_k(
     Shapes:
         - **output:** users :math:`(B)` and items :math:`(B, k)`. A user with less than :math:`k` items left to rank
           gets excluded ones at the end.
+
+    Raises:
+        ValueError: If ``k`` is out of range, or users, pairs or the mask do not fit the embeddings.
     """
-    for user, _, item in _ranked(embeddings, users, k, seen, candidates, batch_size):
-        yield user, item
+    embeddings = check_embeddings(embeddings)
+    num_users, num_items = len(embeddings.user), len(embeddings.item)
+    if not 1 <= k <= num_items:
+        raise ValueError(f"'k' needs to be in [1, {num_items}] (got {k})")
+    users = check_nodes(users, num_users, 'users')
+    seen = None if seen is None else check_pairs(seen, (num_users, num_items), 'seen')
+    candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
+    ranked = _ranked(embeddings, users, k, seen, candidates, batch_size)
+    return ((user, item) for user, _, item in ranked)
 
 
 def _ranked(

@@ -168,6 +168,28 @@ def check_pairs(
     return _pairs(pairs, size, f"'{argument}'", kinds, unique)
 
 
+def check_nodes(ids: Tensor, size: int, argument: str) -> Tensor:
+    r"""Returns node ids as int64.
+
+    Args:
+        ids (Tensor): The node ids :math:`(N)`.
+        size (int): The number of nodes.
+        argument (str): What errors call the ids.
+
+    Raises:
+        ValueError: If they are no integers, of another shape or out of range.
+    """
+    need = 'integers of shape [N]'
+    nodes = _tensor(ids, f"'{argument}'", need)
+    if nodes.is_floating_point() or nodes.dtype == torch.bool or nodes.dim() != 1:
+        raise ValueError(f"'{argument}' needs to be {need} (got {_kind(ids)})")
+    if nodes.numel() > 0:
+        low, high = torch.stack(torch.aminmax(nodes)).tolist()
+        if low < 0 or high >= size:
+            raise ValueError(f"'{argument}' need to be in [0, {size - 1}] (got {low if low < 0 else high})")
+    return nodes.long()
+
+
 def check_mask(mask: Tensor, size: int, argument: str) -> Tensor:
     r"""Returns a mask as bool; one of the integers zero and one is cast.
 
@@ -199,10 +221,9 @@ def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> 
         raise TypeError(f"'embeddings' need to be Embeddings, as from `model(data)` (got {_kind(embeddings)})")
     out = []
     for kind, given in zip((USER, ITEM), embeddings, strict=True):
-        x = _features(given, f"'embeddings' of {kind}s", f'[{kind}s, D]')
+        x = check_rows(given, kind)
         if data is not None and len(x) != data[kind].num_nodes:
             raise ValueError(f"'embeddings' need to have {data[kind].num_nodes} {kind}s (got {len(x)})")
-        _refuse_not_finite(x, "'embeddings' need to be finite", f' for {kind}s')
         out.append(x)
     if out[0].size(1) != out[1].size(1):
         raise ValueError(
@@ -211,6 +232,21 @@ def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> 
     if isinstance(embeddings, Embeddings) and all(x is y for x, y in zip(out, embeddings, strict=True)):
         return embeddings
     return Embeddings(*out)
+
+
+def check_rows(x: Tensor, kind: str) -> Tensor:
+    r"""Returns the embeddings of users alone or of items alone.
+
+    Args:
+        x (Tensor): The embeddings :math:`(N, D)`.
+        kind (str): ``'user'`` or ``'item'``.
+
+    Raises:
+        ValueError: If they are no floats, of another shape or not finite.
+    """
+    out = _features(x, f"'embeddings' of {kind}s", f'[{kind}s, D]')
+    _refuse_not_finite(out, "'embeddings' need to be finite", f' for {kind}s')
+    return out
 
 
 def _check_nodes(data: HeteroData, node_type: str, argument: str) -> tuple[int, dict[str, Any]]:
@@ -258,14 +294,8 @@ def _check_edges(
     place = '' if relation == INTERACTS else f' of {relation}'
     kinds = relation[0], relation[2]
     out = {'edge_index': _pairs(store['edge_index'], size, _name('edge_index', argument) + place, kinds, unique)}
-    for key in ('edge_weight', 'time', 'rating', 'split'):
-        if key in store:
-            out[key] = value = _tensor(store[key], _name(key, argument) + place, 'a tensor')
-            if value.shape != out['edge_index'].shape[1:]:
-                raise ValueError(
-                    f'{_name(key, argument)}{place} needs one value per edge, [{out["edge_index"].size(1)}] '
-                    f'(got {list(value.shape)})'
-                )
+    if relation == SIMILAR_TO and 'edge_weight' in store:
+        out['edge_weight'] = _one_each(store['edge_weight'], out['edge_index'], _name('edge_weight', argument) + place)
     return out
 
 
@@ -276,12 +306,7 @@ def _check_labels(store: Any, edge_index: Tensor, size: tuple[int, int], argumen
     name, out = _name('edge_label_index', argument), {}
     pairs = _pairs(store['edge_label_index'], size, name, (USER, ITEM), False)
     if 'edge_label' in store:
-        label = _tensor(store['edge_label'], _name('edge_label', argument), 'a tensor')
-        if label.shape != pairs.shape[1:]:
-            raise ValueError(
-                f'{_name("edge_label", argument)} needs one value per pair of `edge_label_index`, [{pairs.size(1)}] '
-                f'(got {list(label.shape)})'
-            )
+        label = _one_each(store['edge_label'], pairs, _name('edge_label', argument))
         edges = _once(_where_not_zero, label)
         out['edge_label'], pairs = _once(_take, label, edges), _once(_take, pairs, edges)
     out['edge_label_index'] = _pairs(pairs, size, name, (USER, ITEM), True)
@@ -291,6 +316,13 @@ def _check_labels(store: Any, edge_index: Tensor, size: tuple[int, int], argumen
             f'are in `edge_index`, too, first: user {both[1]}, item {both[2]}): give the validation or test split'
         )
     return out
+
+
+def _one_each(value: Any, pairs: Tensor, name: str) -> Tensor:
+    value = _tensor(value, name, 'a tensor')
+    if value.shape != pairs.shape[1:]:
+        raise ValueError(f'{name} needs one value per edge, [{pairs.size(1)}] (got {list(value.shape)})')
+    return value
 
 
 def _name(key: str, argument: str) -> str:
@@ -331,10 +363,10 @@ def _pairs(value: Any, size: tuple[int, int], name: str, kinds: tuple[str, str],
         return pairs
     for kind, number, (low, high) in zip(kinds, size, _once(_bounds, pairs), strict=True):
         if low < 0 or high >= number:
-            raise ValueError(f'{kind} ids need to be in [0, {number - 1}] in {name} (got {low if low < 0 else high})')
+            raise ValueError(f'{kind} ids of {name} need to be in [0, {number - 1}] (got {low if low < 0 else high})')
     if unique and (again := _once(_repeated_pairs, pairs)):
         raise ValueError(
-            f'{name} needs to hold each pair once (got {again[0]} duplicates, first: {kinds[0]} {again[1]}, '
+            f'pairs of {name} need to be unique (got {again[0]} duplicates, first: {kinds[0]} {again[1]}, '
             f'{kinds[1]} {again[2]})'
         )
     return pairs

@@ -13,22 +13,22 @@ from lirdrec_pyg.ranking import METRICS, best_of_rows
 from lirdrec_pyg.typing import INTERACTS
 
 
-def make_view(generator, num_users, num_items):
+def make_split(generator, num_users, num_items):
     kind = torch.randint(0, 4, (num_users, num_items), generator=generator)  # 0, 1: nothing, 2: seen, 3: positive
     kind[0, 0] = 3
-    view = HeteroData()
-    view['user'].num_nodes, view['item'].num_nodes = num_users, num_items
-    view[INTERACTS].edge_index = (kind == 2).nonzero().t()
-    view[INTERACTS].edge_label_index = (kind == 3).nonzero().t()
-    return view
+    split = HeteroData()
+    split['user'].num_nodes, split['item'].num_nodes = num_users, num_items
+    split[INTERACTS].edge_index = (kind == 2).nonzero().t()
+    split[INTERACTS].edge_label_index = (kind == 3).nonzero().t()
+    return split
 
 
-def oracle(emb, view, k, candidates=None, group=None):
+def oracle(emb, split, k, candidates=None, group=None):
     r"""Ranks user by user with Python lists."""
     seen, positives = defaultdict(set), defaultdict(set)
-    for u, i in view[INTERACTS].edge_index.t().tolist():
+    for u, i in split[INTERACTS].edge_index.t().tolist():
         seen[u].add(i)
-    for u, i in view[INTERACTS].edge_label_index.t().tolist():
+    for u, i in split[INTERACTS].edge_label_index.t().tolist():
         if (candidates is None or candidates[i]) and (group is None or group[i]):
             positives[u].add(i)
     out, covered = defaultdict(list), set()
@@ -56,31 +56,31 @@ def oracle(emb, view, k, candidates=None, group=None):
 @settings(deadline=None, max_examples=40)
 def test_equals_oracle(seed, k, batch_size):
     generator = torch.Generator().manual_seed(seed)
-    view = make_view(generator, 7, 12)
+    split = make_split(generator, 7, 12)
     emb = Embeddings(torch.randn(7, 4, generator=generator), torch.randn(12, 4, generator=generator))
     names = ['recall', 'precision', 'ndcg', 'hit', 'mrr', 'map', 'coverage']
     cold = torch.arange(12) % 3 == 0
-    out = evaluate(emb, view, k, names, groups={'cold': cold, 'warm': ~cold}, batch_size=batch_size)
+    out = evaluate(emb, split, k, names, groups={'cold': cold, 'warm': ~cold}, batch_size=batch_size)
     for prefix, group in [('', None), ('cold/', cold), ('warm/', ~cold)]:
-        for name, value in oracle(emb, view, k, group=group).items():
+        for name, value in oracle(emb, split, k, group=group).items():
             assert out[f'{prefix}{name}@{k}'] == pytest.approx(value, abs=1e-5), prefix + name
     candidates = torch.ones(12, dtype=torch.bool)
     candidates[8:] = False
-    out = evaluate(emb, view, k, names, candidates=candidates, batch_size=batch_size)
-    for name, value in oracle(emb, view, k, candidates=candidates).items():
+    out = evaluate(emb, split, k, names, candidates=candidates, batch_size=batch_size)
+    for name, value in oracle(emb, split, k, candidates=candidates).items():
         assert out[f'{name}@{k}'] == pytest.approx(value, abs=1e-5), name
 
 
 def test_validation_positives_can_be_excluded():
-    view = HeteroData()
-    view['user'].num_nodes, view['item'].num_nodes = 1, 5
-    view[INTERACTS].edge_index = torch.tensor([[0], [4]])
-    other = view.clone()
-    view[INTERACTS].edge_label_index = torch.tensor([[0], [2]])
+    split = HeteroData()
+    split['user'].num_nodes, split['item'].num_nodes = 1, 5
+    split[INTERACTS].edge_index = torch.tensor([[0], [4]])
+    other = split.clone()
+    split[INTERACTS].edge_label_index = torch.tensor([[0], [2]])
     other[INTERACTS].edge_label_index = torch.tensor([[0], [3]])
     emb = Embeddings(torch.ones(1, 1), torch.arange(5.0).unsqueeze(1))  # ranks 3 before 2
-    assert evaluate(emb, view, 1)['recall@1'] == 0
-    assert evaluate(emb, view, 1, also_exclude=other)['recall@1'] == 1
+    assert evaluate(emb, split, 1)['recall@1'] == 0
+    assert evaluate(emb, split, 1, also_exclude=other)['recall@1'] == 1
 
 
 def test_coverage_and_empty_group(splits):
@@ -103,10 +103,12 @@ def test_refuses(splits):
         evaluate(Embeddings(emb.user, emb.item[1:]), val)
     with pytest.raises(ValueError, match=r'needs? to have 64 users \(got 63\)'):
         evaluate(Embeddings(emb.user[1:], emb.item), val)
-    with pytest.raises(ValueError, match='got NaN or Inf scores'):
+    with pytest.raises(ValueError, match=r"'embeddings' need to be finite \(got 64 rows with NaN or Inf for users"):
         evaluate(Embeddings(emb.user * float('nan'), emb.item), val)
+    with pytest.raises(ValueError, match='got NaN or Inf scores'):  # of finite embeddings
+        evaluate(Embeddings(emb.user * 1e30, emb.item * 1e30), val)
     mask = torch.ones(48, dtype=torch.bool)
-    for wrong in (mask.long(), mask[1:]):
+    for wrong in (mask.float(), mask.long() + 1, mask[1:]):
         with pytest.raises(ValueError, match=r"'candidates' needs to be a bool mask of 48 items \(got torch\."):
             evaluate(emb, val, candidates=wrong)
         with pytest.raises(ValueError, match=r"'groups' needs to be a bool mask of 48 items \(got torch\."):
@@ -122,10 +124,10 @@ def test_refuses(splits):
     assert set(METRICS) == {'recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage'}
 
 
-def _empty(view):
-    view = view.clone()
-    view[INTERACTS].edge_label_index = view[INTERACTS].edge_label_index[:, :0]
-    return view
+def _empty(split):
+    split = split.clone()
+    split[INTERACTS].edge_label_index = split[INTERACTS].edge_label_index[:, :0]
+    return split
 
 
 @pytest.mark.parametrize(('num_columns', 'k'), [(7, 7), (101, 1), (1000, 20), (997, 3), (4001, 50), (2048, 8)])

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.ranking import top_k
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check, check_embeddings, check_mask, check_nodes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +28,9 @@ def recommend(
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
-        data (HeteroData): The view whose ``edge_index`` holds what users have seen.
-        users (sequence): Raw ids (:class:`str`) or node ids (:class:`int` or a tensor).
+        data (HeteroData): The split whose ``edge_index`` holds what users have seen.
+        users (sequence): Their raw ids. An integer is a raw id, too: 15 stands for ``'15'``. Where the data has no raw
+            ids, the node ids, in a list or a tensor.
         k (int, optional): The number of items a user. A user with less than ``k`` items left gets fewer rows.
             (default: :obj:`10`)
         exclude_seen (bool, optional): Leave out what the user has interacted with. (default: :obj:`True`)
@@ -41,14 +42,17 @@ def recommend(
         order of ``users``; users and items by raw id.
 
     Raises:
-        ValueError: If ``k`` is out of range or a user is unknown.
+        ValueError: If ``k`` is out of range, a user is unknown, or the embeddings or the mask do not fit the data.
     """
     import pandas as pd
 
+    data = check(data)
+    embeddings = check_embeddings(embeddings, data)
     num_items = data[ITEM].num_nodes
     if not 1 <= k <= num_items:
         raise ValueError(f"'k' needs to be in [1, {num_items}] (got {k})")
     index = node_ids(data, USER, users)
+    candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
     allowed = torch.ones(num_items, dtype=torch.bool) if candidates is None else candidates.cpu()
     seen = data[INTERACTS].edge_index if exclude_seen else None
     frames = []
@@ -71,25 +75,43 @@ def recommend(
 
 
 def node_ids(data: HeteroData, node_type: str, ids: Sequence[str] | Sequence[int] | Tensor) -> Tensor:
-    r"""Returns the node ids of raw ids (:class:`str`); integers are node ids already and are checked.
+    r"""Returns the node ids of raw ids. Where the data has none, integers are node ids.
 
     Raises:
         ValueError: If an id is unknown.
     """
-    size = data[node_type].num_nodes
+    raw = data[node_type].get('raw_id')
+    if raw is not None:
+        if len(raw) != data[node_type].num_nodes:
+            raise ValueError(f"'raw_id' needs one for each {node_type}, {data[node_type].num_nodes} (got {len(raw)})")
+        rows = {one: i for i, one in enumerate(plain_ids(raw))}
+        if len(rows) < len(raw):
+            repeated = next(one for i, one in enumerate(plain_ids(raw)) if rows[one] != i)
+            raise ValueError(f"'raw_id' needs to be unique among {node_type}s (got {repeated!r} again)")
+        return lookup(node_type, rows, ids)
     values = plain_ids(ids)
-    if any(isinstance(value, str) for value in values):
-        if 'raw_id' not in data[node_type]:
-            raise ValueError(f"'data' needs `data['{node_type}'].raw_id` to look up raw ids (got '{values[0]}')")
-        lookup = {raw: i for i, raw in enumerate(data[node_type].raw_id)}
-        unknown = [value for value in values if value not in lookup]
-        if unknown:
-            raise ValueError(f'unknown {node_type} ids (got {len(unknown)}, first: {unknown[0]!r})')
-        values = [lookup[value] for value in values]
     for value in values:
-        if not 0 <= value < size:
-            raise ValueError(f'{node_type} ids need to be in [0, {size - 1}] (got {value})')
-    return torch.tensor(values, dtype=torch.long)
+        if isinstance(value, str):
+            raise ValueError(f"'data' needs `data['{node_type}'].raw_id` to look up raw ids (got '{value}')")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f'{node_type} ids need to be integers (got {value!r})')
+    return check_nodes(torch.tensor(values, dtype=torch.long), data[node_type].num_nodes, f'{node_type} ids')
+
+
+def lookup(kind: str, rows: Mapping[Any, int], ids: Any) -> Tensor:
+    r"""Returns the rows of raw ids. An integer is looked up as it is and, where that is unknown, as a string.
+
+    Raises:
+        ValueError: If an id is unknown, or there is a tensor where raw ids are strings: it may hold node ids.
+    """
+    if isinstance(ids, Tensor) and any(isinstance(raw, str) for raw in rows):
+        raise ValueError(f'{kind} ids need to be raw ids (got a tensor): give `[raw_id[i] for i in ids.tolist()]`')
+    values = plain_ids(ids)
+    found = [rows.get(value, rows.get(str(value)) if isinstance(value, int) else None) for value in values]
+    unknown = [value for value, row in zip(values, found, strict=True) if row is None]
+    if unknown:
+        raise ValueError(f'unknown {kind} ids (got {len(unknown)}, first: {unknown[0]!r})')
+    return torch.tensor(found, dtype=torch.long)
 
 
 def _raw(data: HeteroData, node_type: str, ids: Any) -> list[str]:
@@ -101,6 +123,8 @@ def plain_ids(ids: Any) -> list[Any]:
     r"""Returns ids of tensors, arrays, columns or lists as plain numbers and strings."""
     if isinstance(ids, str):
         raise ValueError(f"ids need to be a sequence, as in ['{ids}'] (got the string '{ids}')")
+    if getattr(ids, 'ndim', 1) != 1:
+        raise ValueError(f'ids need to be of one dimension (got {ids.ndim})')
     if hasattr(ids, 'tolist'):
         return ids.tolist()  # type: ignore[no-any-return]
     return [value.item() if isinstance(value, (np.generic, Tensor)) else value for value in ids]

@@ -19,8 +19,8 @@ from typing_extensions import Self
 from lirdrec_pyg._io import file_digest
 from lirdrec_pyg._segments import pointers, take_rows
 from lirdrec_pyg.ranking import best_of_rows
-from lirdrec_pyg.serving.recommend import plain_ids
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings
+from lirdrec_pyg.serving.recommend import lookup, plain_ids
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check, check_embeddings, check_pairs, check_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,18 +36,19 @@ class Retriever:
     ids in and out.
 
     The index ``'Flat'`` scans all items and is exact. Any other `FAISS factory string
-    <https://github.com/facebookresearch/faiss/wiki/The-index-factory>`_ makes an approximate index: it is asked for as
-    many more items as a user has seen and as filters take away, and what it finds is ranked by exact scores. A user to
-    whom it leaves less than ``k`` items gets an exact scan. So whatever the index, a result holds no excluded item,
-    has as many items as there are, up to ``k``, and its scores are exact; only whether these are the best ones is
-    approximate.
+    <https://github.com/facebookresearch/faiss/wiki/The-index-factory>`_ makes an approximate index. It is asked for
+    more than ``k`` items, since those that the user has seen and those that filters exclude are then left out. The rest
+    is ranked by exact scores. If less than ``k`` items are left, all items are scanned for this user.
+
+    So whatever the index, a result holds no excluded item, its scores are exact, and it has ``k`` items where there are
+    as many. Only whether they are the best ones is approximate.
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
-        user_ids (sequence, optional): Their raw ids. (default: those of ``seen``, else ``0, 1, …``)
-        item_ids (sequence, optional): The same for items.
-        seen (HeteroData or Tensor, optional): A view whose ``edge_index`` holds what users have seen, or such pairs of
+        seen (HeteroData or Tensor, optional): A split whose ``edge_index`` holds what users have seen, or such pairs of
             node ids :math:`(2, |\mathcal{E}|)`. (default: nothing)
+        user_ids (sequence, optional): The raw ids of the users. (default: those of ``seen``, else ``0, 1, …``)
+        item_ids (sequence, optional): The same for items.
         index (str, optional): ``'Flat'`` or, *e.g.*, ``'HNSW32'`` or ``'IVF1024,PQ48np'`` (without ``np``, training a
             product quantiser takes minutes for what is not used here). (default: ``'Flat'``)
         ef_search (int, optional): How many candidates an HNSW index keeps in a search. (default: FAISS's)
@@ -56,24 +57,31 @@ class Retriever:
             exactly; of use to compressed ones (PQ). (default: :obj:`1`)
 
     Raises:
-        ValueError: If embeddings are not finite, ids do not fit them or repeat, or the index knows no such setting.
+        ValueError: If embeddings are not finite, ids or ``seen`` do not fit them, an id is repeated, or the index knows
+            no such setting.
     """
 
     def __init__(
         self,
         embeddings: Embeddings,
+        seen: HeteroData | Tensor | None = None,
+        *,
         user_ids: Ids | None = None,
         item_ids: Ids | None = None,
-        seen: HeteroData | Tensor | None = None,
         index: str = 'Flat',
         ef_search: int | None = None,
         nprobe: int | None = None,
         oversample: int = 1,
     ) -> None:
+        embeddings = check_embeddings(embeddings)
+        num_users, num_items = len(embeddings.user), len(embeddings.item)
+        pairs: Any = torch.empty(2, 0, dtype=torch.long) if seen is None else seen
         if isinstance(seen, HeteroData):
-            user_ids = seen[USER].get('raw_id') if user_ids is None else user_ids
-            item_ids = seen[ITEM].get('raw_id') if item_ids is None else item_ids
-            seen = seen[INTERACTS].edge_index
+            data = check(seen, 'seen')
+            check_embeddings(embeddings, data)
+            user_ids = data[USER].get('raw_id') if user_ids is None else user_ids
+            item_ids = data[ITEM].get('raw_id') if item_ids is None else item_ids
+            pairs = data[INTERACTS].edge_index
         self.index = index
         self.settings: dict[str, Any] = {'ef_search': None, 'nprobe': None, 'oversample': 1}
         self.checkpoint: dict[str, str] | None = None
@@ -82,9 +90,9 @@ class Retriever:
         self._ids: dict[str, npt.NDArray[np.object_]] = {kind: np.empty(0, dtype=object) for kind in (USER, ITEM)}
         self._position: dict[str, dict[Any, int]] = {USER: {}, ITEM: {}}
         self._faiss: Any = None
-        self._add(USER, embeddings.user, range(len(embeddings.user)) if user_ids is None else user_ids)
-        self._add(ITEM, embeddings.item, range(len(embeddings.item)) if item_ids is None else item_ids)
-        self._seen = torch.empty(2, 0, dtype=torch.long) if seen is None else seen.cpu()
+        self._add(USER, embeddings.user, range(num_users) if user_ids is None else user_ids)
+        self._add(ITEM, embeddings.item, range(num_items) if item_ids is None else item_ids)
+        self._seen = check_pairs(pairs, (num_users, num_items), 'seen').cpu()
         self._rowptr: Tensor
         self._sort_seen()
         if index != 'Flat':
@@ -204,13 +212,11 @@ class Retriever:
         self._sort_seen()
 
     def _add(self, kind: str, embeddings: Tensor, ids: Ids) -> None:
-        x, values = embeddings.detach().float().cpu(), plain_ids(ids)
-        if x.dim() != 2 or x.size(1) != self._table[kind].size(1):
+        x, values = check_rows(embeddings, kind).detach().float().cpu(), plain_ids(ids)
+        if x.size(1) != self._table[kind].size(1):
             raise ValueError(f"'embeddings' need to have {self._table[kind].size(1)} columns (got {tuple(x.shape)})")
         if len(values) != len(x):
             raise ValueError(f'{kind} ids need to be as many as embeddings, {len(x)} (got {len(values)})')
-        if not torch.isfinite(x).all():
-            raise ValueError(f"'embeddings' need to be finite (got NaN or Inf for {kind}s)")
         position = self._position[kind] | {raw: i for i, raw in enumerate(values, start=len(self._ids[kind]))}
         if len(position) < len(self._ids[kind]) + len(values):
             count = Counter([*self._ids[kind], *values])
@@ -221,11 +227,7 @@ class Retriever:
         self._position[kind] = position
 
     def _positions(self, kind: str, ids: Ids) -> Tensor:
-        values = plain_ids(ids)
-        unknown = [raw for raw in values if raw not in self._position[kind]]
-        if unknown:
-            raise ValueError(f'unknown {kind} ids (got {len(unknown)}, first: {unknown[0]!r})')
-        return torch.tensor([self._position[kind][raw] for raw in values], dtype=torch.long)
+        return lookup(kind, self._position[kind], ids)
 
     def _mask(self, allowed: Ids | None, blocked: Ids | None) -> Tensor | None:
         r"""Returns which items may be found, nothing where all may."""
@@ -237,10 +239,6 @@ class Retriever:
         return mask
 
     def _sort_seen(self) -> None:
-        for nodes, name, size in zip(self._seen, (USER, ITEM), (self.num_users, self.num_items), strict=True):
-            bad = nodes[(nodes < 0) | (nodes >= size)]
-            if len(bad) > 0:
-                raise ValueError(f"'seen' needs {name} ids in [0, {size - 1}] (got {int(bad[0])})")
         pairs = (self._seen[0] * self.num_items + self._seen[1]).unique()
         self._seen = torch.stack([pairs // self.num_items, pairs % self.num_items])
         self._rowptr = pointers(self._seen[0], self.num_users)
@@ -395,7 +393,7 @@ class Retriever:
         user, item, seen = (
             torch.from_numpy(np.load(data / f'{name}.npy', allow_pickle=False)) for name in (USER, ITEM, 'seen')
         )
-        out = cls(Embeddings(user, item), ids[USER], ids[ITEM], seen)
+        out = cls(Embeddings(user, item), seen, user_ids=ids[USER], item_ids=ids[ITEM])
         out.index, out.checkpoint = index, made_by
         if index != 'Flat':
             import faiss

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, check
 
 
 class CollaborativeFeatures(BaseTransform):
@@ -43,6 +43,7 @@ class CollaborativeFeatures(BaseTransform):
         from scipy.sparse import csr_array
         from scipy.sparse.linalg import svds
 
+        data = check(data)
         shape = (data[USER].num_nodes, data[ITEM].num_nodes)
         if not 1 <= self.num_components < min(shape):
             raise ValueError(f"'num_components' needs to be in [1, {min(shape)}) (got {self.num_components})")

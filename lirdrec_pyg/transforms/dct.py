@@ -7,7 +7,7 @@ import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import ITEM, modalities, modality_features
+from lirdrec_pyg.typing import ITEM, check, modalities, modality_features
 
 
 class DCT(BaseTransform):
@@ -30,21 +30,21 @@ class DCT(BaseTransform):
           ``data['item'].spectrum`` :math:`(|\mathcal{I}|, \sum_m C_m)`, float32
 
     Raises:
-        ValueError: If a modality is unknown or holds a NaN or an infinite value.
+        ValueError: If a modality is unknown, or there is none.
     """
 
     def __init__(self, modalities: Sequence[str] | None = None) -> None:
         self.modalities = None if modalities is None else list(modalities)
 
     def forward(self, data: HeteroData) -> HeteroData:
+        data = check(data, interactions=False)
         names = modalities(data) if self.modalities is None else self.modalities
         if len(names) == 0:
             raise ValueError("'data' needs at least one modality `data['item'].x_<modality>` (got none)")
         xs = [modality_features(data, name) for name in names]
         out = np.empty((xs[0][0].size(0), sum(x.size(1) for x, _ in xs)), dtype=np.float32)
         offset = 0
-        for name, (x, has) in zip(names, xs, strict=True):
-            check_finite(x, name)
+        for x, has in xs:
             block = out[:, offset : offset + x.size(1)]
             block[:] = dct(x.float().numpy())
             if has is not None:
@@ -67,11 +67,3 @@ def dct(x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     import scipy.fft
 
     return scipy.fft.dct(x, type=2, norm='ortho', axis=1)  # type: ignore[no-any-return]
-
-
-def check_finite(x: torch.Tensor, name: str) -> None:
-    r"""Raises a :class:`ValueError` that names the first row of ``x`` with a NaN or an infinite value."""
-    bad = ~torch.isfinite(x.sum(dim=1, dtype=torch.float64))
-    if bad.any():
-        row = int(bad.nonzero()[0])
-        raise ValueError(f"'x_{name}' needs to be finite (got {int(bad.sum())} rows with NaN or Inf, first: row {row})")

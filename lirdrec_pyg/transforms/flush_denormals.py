@@ -4,7 +4,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import ITEM, modalities
+from lirdrec_pyg.typing import ITEM, check, modalities
 
 
 class FlushDenormals(BaseTransform):
@@ -20,7 +20,7 @@ class FlushDenormals(BaseTransform):
     """
 
     def forward(self, data: HeteroData) -> HeteroData:
-        data = copy(data)
+        data = copy(check(data, interactions=False))
         for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
             if name in data[ITEM] and data[ITEM][name].device.type == 'cpu':
                 data[ITEM][name] = flush_denormals(data[ITEM][name])

@@ -6,7 +6,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import ITEM, modalities
+from lirdrec_pyg.typing import ITEM, check, modalities
 
 
 class HalfPrecision(BaseTransform):
@@ -27,7 +27,7 @@ class HalfPrecision(BaseTransform):
         self.edge_weight = edge_weight
 
     def forward(self, data: HeteroData) -> HeteroData:
-        data = copy(data)
+        data = copy(check(data, interactions=False))
         for name in [*(f'x_{name}' for name in modalities(data)), 'spectrum']:
             if name in data[ITEM]:
                 data[ITEM][name] = data[ITEM][name].to(torch.bfloat16)

@@ -10,13 +10,13 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import degree
 
 from lirdrec_pyg._segments import EPS, pointers
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, check
 
 Layout = Literal['csr', 'SparseTensor', 'EdgeIndex', 'edge_index']
 
 
 class InteractionGraph(BaseTransform):
-    r"""Makes the interactions of a training view a graph to propagate on: adds the relation
+    r"""Makes the interactions of a training split a graph to propagate on: adds the relation
     ``('item', 'rev_interacts', 'user')``, the symmetric normalisation of `LightGCN
     <https://arxiv.org/abs/2002.02126>`_ as ``edge_weight`` of both directions, and every relation's adjacency matrix in
     the layout that the propagation is to use.
@@ -35,7 +35,7 @@ class InteractionGraph(BaseTransform):
             (default: ``'csr'``)
 
     Raises:
-        ValueError: If the layout is unknown, or the interactions repeat a pair, are empty or out of range.
+        ValueError: If the layout is unknown, there are no interactions, or one is repeated.
     """
 
     def __init__(self, layout: Layout = 'csr') -> None:
@@ -44,10 +44,11 @@ class InteractionGraph(BaseTransform):
         self.layout: Layout = layout
 
     def forward(self, data: HeteroData) -> HeteroData:
-        data = copy(data)
+        data = copy(check(data, unique=True))
         num_users, num_items = data[USER].num_nodes, data[ITEM].num_nodes
         user, item = edge_index = data[INTERACTS].edge_index
-        check_interactions(edge_index, num_users, num_items)
+        if edge_index.numel() == 0:
+            raise ValueError("'edge_index' of the interactions needs at least one edge (got none)")
         deg_user = degree(user, num_users, dtype=torch.float32) + EPS
         deg_item = degree(item, num_items, dtype=torch.float32) + EPS
         weight = deg_user.pow(-0.5)[user] * deg_item.pow(-0.5)[item]
@@ -107,20 +108,3 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, size: tuple[int, int], la
         return SparseTensor(row=target, col=source, value=value, sparse_sizes=(size[1], size[0]), is_sorted=True)
     edges = EdgeIndex(torch.stack([source, target]), sparse_size=size, sort_order='col')
     return edges, value
-
-
-def check_interactions(edge_index: Tensor, num_users: int, num_items: int) -> None:
-    r"""Raises a :class:`ValueError` if the interactions are empty, out of range or repeat a pair."""
-    if edge_index.numel() == 0:
-        raise ValueError("'edge_index' of the interactions needs at least one edge (got none)")
-    for row, (name, size) in enumerate([('user', num_users), ('item', num_items)]):
-        low, high = int(edge_index[row].min()), int(edge_index[row].max())
-        if low < 0 or high >= size:
-            raise ValueError(f'{name} ids need to be in [0, {size - 1}] (got {low if low < 0 else high})')
-    key, count = (edge_index[0] * num_items + edge_index[1]).unique(return_counts=True)
-    if len(key) < edge_index.size(1):
-        first = int(key[count > 1][0])
-        raise ValueError(
-            f'interactions need to be unique (got {int((count - 1).sum())} duplicates, first: user '
-            f'{first // num_items}, item {first % num_items})'
-        )

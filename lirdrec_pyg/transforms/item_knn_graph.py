@@ -10,8 +10,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce
 
-from lirdrec_pyg.transforms.dct import check_finite
-from lirdrec_pyg.typing import ITEM, SIMILAR_TO, modalities, modality_features
+from lirdrec_pyg.typing import ITEM, SIMILAR_TO, check, modalities, modality_features
 
 Matrix = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -48,8 +47,8 @@ class ItemKNNGraph(BaseTransform):
           by target, ``edge_weight`` :math:`(|\mathcal{E}|)`
 
     Raises:
-        ValueError: If ``k`` is not in :math:`[1, |\mathcal{I}|]`, a weight is negative or names an unknown modality,
-            or a feature is not finite.
+        ValueError: If ``k`` is not in :math:`[1, |\mathcal{I}|]`, there is no modality, or a weight is negative or
+            names an unknown one.
     """
 
     def __init__(
@@ -71,6 +70,7 @@ class ItemKNNGraph(BaseTransform):
         self.index_params = index_params
 
     def forward(self, data: HeteroData) -> HeteroData:
+        data = check(data, interactions=False)
         num_items = data[ITEM].num_nodes
         if not 1 <= self.k <= num_items:
             raise ValueError(f"'k' needs to be in [1, {num_items}] (got {self.k})")
@@ -79,7 +79,6 @@ class ItemKNNGraph(BaseTransform):
         present: dict[str, Tensor] = {}
         for name in weights:
             x, has = modality_features(data, name)
-            check_finite(x, name)
             present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
         share = torch.stack([present[name] * weight for name, weight in weights.items()])
         total = sum(weights.values())
@@ -109,6 +108,8 @@ class ItemKNNGraph(BaseTransform):
 
     def _mixing_weights(self, data: HeteroData) -> dict[str, float]:
         names = modalities(data)
+        if len(names) == 0:
+            raise ValueError("'data' needs at least one modality `data['item'].x_<modality>` (got none)")
         if self.weights is None:
             return {name: 1 / len(names) for name in names}
         for name, weight in self.weights.items():

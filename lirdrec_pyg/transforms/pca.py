@@ -6,8 +6,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.transforms.dct import check_finite
-from lirdrec_pyg.typing import ITEM, modalities, modality_features
+from lirdrec_pyg.typing import ITEM, check, modalities, modality_features
 
 
 class PCA(BaseTransform):
@@ -29,8 +28,7 @@ class PCA(BaseTransform):
         - ``data['item'].x_<modality>`` :math:`(|\mathcal{I}|, C_m)` → :math:`(|\mathcal{I}|, \min(r, C_m))`
 
     Raises:
-        ValueError: If ``num_components`` is not positive or above the number of items that have a wider modality, or a
-            feature is NaN or infinite.
+        ValueError: If ``num_components`` is not positive or above the number of items that have a wider modality.
     """
 
     def __init__(self, num_components: int | Mapping[str, int]) -> None:
@@ -40,7 +38,7 @@ class PCA(BaseTransform):
         self.num_components = num_components
 
     def forward(self, data: HeteroData) -> HeteroData:
-        data = copy(data)
+        data = copy(check(data, interactions=False))
         counts = self.num_components
         if not isinstance(counts, Mapping):
             counts = dict.fromkeys(modalities(data), counts)
@@ -48,8 +46,6 @@ class PCA(BaseTransform):
             x, has = modality_features(data, name)
             if x.size(1) <= r:
                 continue
-            check_finite(x, name)
-            x = x if x.is_floating_point() else x.float()
             rows = x if has is None else x[has]
             if len(rows) < r:
                 raise ValueError(

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, USER
+from lirdrec_pyg.transforms.splits import time_of
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, USER, check
 
 
 class RecentItems(BaseTransform):
@@ -35,15 +36,10 @@ class RecentItems(BaseTransform):
         self.length = length
 
     def forward(self, data: HeteroData) -> HeteroData:
-        store = data[INTERACTS]
-        if 'time' not in store:
-            raise ValueError(f"'{self.__class__.__name__}' needs 'time' of the interactions (got {list(store)})")
-        if not bool(store.time.isfinite().all()):
-            raise ValueError(f"'time' needs to be finite (got {store.time[~store.time.isfinite()][0].item()})")
-        data = copy(data)
+        data = copy(check(data))
         store = data[INTERACTS]
         user, item = store.edge_index
-        order = torch.argsort(store.time, stable=True)
+        order = torch.argsort(time_of(data, self), stable=True)
         order = order[torch.argsort(user[order], stable=True)]  # by user, then by time
         count = torch.bincount(user, minlength=data[USER].num_nodes)
         end = count.cumsum(0)

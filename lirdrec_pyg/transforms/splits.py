@@ -1,4 +1,4 @@
-r"""Splits of the interactions into training, validation and test: one :class:`HeteroData` in, three views out."""
+r"""Splits of the interactions into training, validation and test: one :class:`HeteroData` in, three out."""
 
 import copy
 import math
@@ -11,9 +11,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg._segments import ranks
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, USER, VAL
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, TEST, TRAIN, USER, VAL, check
 
-Views = tuple[HeteroData, HeteroData, HeteroData]
+Splits = tuple[HeteroData, HeteroData, HeteroData]
 
 
 class _Split(BaseTransform):
@@ -23,9 +23,10 @@ class _Split(BaseTransform):
         r"""Returns the part of each interaction, ``[E]``: 0 = training, 1 = validation, 2 = test."""
         raise NotImplementedError
 
-    def forward(self, data: HeteroData) -> Views:
-        r"""Returns the views ``(train, val, test)``; :obj:`data` stays as it is."""
-        _check(data)
+    def forward(self, data: HeteroData) -> Splits:
+        r"""Returns ``(train, val, test)``; :obj:`data` stays as it is."""
+        data = check(data, unique=True)
+        _refuse_what_is_split(data)
         part = self.assign(data)
 
         store = data[INTERACTS]
@@ -37,17 +38,17 @@ class _Split(BaseTransform):
         }
         train_edge_index = shared['edge_index']
 
-        views: list[HeteroData] = []
+        splits: list[HeteroData] = []
         for value, name in ((TRAIN, 'train'), (VAL, 'val'), (TEST, 'test')):
             label = train_edge_index if value == TRAIN else store.edge_index[:, part == value]
             if label.size(1) == 0:
                 raise ValueError(f"the '{name}' split needs at least one interaction (got 0 of {part.numel()})")
-            view = copy.copy(data)  # new stores, the same tensors
-            view[INTERACTS].update(shared)
-            view[INTERACTS].pop('split', None)
-            view[INTERACTS].edge_label_index = label
-            views.append(view)
-        return views[0], views[1], views[2]
+            split = copy.copy(data)  # new stores, the same tensors
+            split[INTERACTS].update(shared)
+            split[INTERACTS].pop('split', None)
+            split[INTERACTS].edge_label_index = label
+            splits.append(split)
+        return splits[0], splits[1], splits[2]
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}()'
@@ -56,19 +57,19 @@ class _Split(BaseTransform):
 class FixedSplit(_Split):
     r"""The split that comes with the data: ``split [E]`` of the interactions, 0 = train, 1 = validation, 2 = test.
 
-    As every split of this module, it takes one :class:`~torch_geometric.data.HeteroData` and returns the views
+    As all transforms of this module, it takes one :class:`~torch_geometric.data.HeteroData` and returns three,
     ``(train, val, test)``, which share all content tensors. In **all three**, ``edge_index`` (with ``time``, ``rating``
     and any other value per edge) holds the *training* interactions only, and ``edge_label_index`` the positives of the
-    view itself, so the graph never sees what it has to predict. The test view knows nothing of the validation
-    positives; masking them at test, too, takes the validation view. Splits come before
+    split itself. So the graph never sees what it has to predict. The test split knows nothing of the validation
+    positives; to mask them at test, too, takes the validation split. Splitting comes before
     :class:`~lirdrec_pyg.transforms.InteractionGraph`.
 
     Shapes:
-        - **edge_index:** :math:`(2, |\mathcal{E}_{\textrm{train}}|)` in all three views
-        - **edge_label_index:** :math:`(2, P)` with the :math:`P` positives of the view
+        - **edge_index:** :math:`(2, |\mathcal{E}_{\textrm{train}}|)` in all three splits
+        - **edge_label_index:** :math:`(2, P)` with the :math:`P` positives of the split
 
     Raises:
-        ValueError: If there is no ``split``, it holds other values, or one of the three parts is empty; for all splits,
+        ValueError: If there is no ``split``, it holds other values, or a split is empty. For all of these transforms,
             if the data is already split, has an adjacency, or holds an interaction twice.
     """
 
@@ -86,7 +87,7 @@ class RandomSplit(_Split):
     Of a user's :math:`n` interactions, :math:`\lfloor n (r_{\textrm{val}} + r_{\textrm{test}}) \rfloor` are held out,
     but at least two. Validation gets its share of them, rounded down but at least one, and test the others.
     A user with fewer than three interactions stays in training wholly, so each user keeps at least one for training.
-    See :class:`FixedSplit` for the views.
+    See :class:`FixedSplit` for what is returned.
 
     Args:
         ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
@@ -119,7 +120,7 @@ class LeaveLastOut(_Split):
     r"""The last interactions of each user by ``time`` are for test, those just before them for validation.
 
     Interactions of a user at the same time count in their order in ``edge_index``. A user with fewer than
-    ``num_val + num_test + 1`` interactions stays in training wholly. See :class:`FixedSplit` for the views.
+    ``num_val + num_test + 1`` interactions stays in training wholly. See :class:`FixedSplit` for what is returned.
 
     Args:
         num_val (int): The number of a user's interactions for validation. (default: :obj:`1`)
@@ -137,7 +138,7 @@ class LeaveLastOut(_Split):
         self.num_test = num_test
 
     def assign(self, data: HeteroData) -> Tensor:
-        order = torch.argsort(_time(data, self), stable=True)
+        order = torch.argsort(time_of(data, self), stable=True)
         rank, count = ranks(data[INTERACTS].edge_index[0], order)
         from_end = count - rank  # 1 = the user's last interaction
         held_out = (from_end <= self.num_val + self.num_test).long() + (from_end <= self.num_test).long()
@@ -152,7 +153,7 @@ class TemporalSplit(_Split):
 
     The points are the quantiles of ``time`` that the ratios ask for. Interactions at the very time of a point all
     belong to its later side, so no moment is on both. A user or an item may be without training interactions.
-    See :class:`FixedSplit` for the views.
+    See :class:`FixedSplit` for what is returned.
 
     Args:
         ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
@@ -166,7 +167,7 @@ class TemporalSplit(_Split):
         self.ratios = _check_ratios(ratios)
 
     def assign(self, data: HeteroData) -> Tensor:
-        time = _time(data, self)
+        time = time_of(data, self)
         if time.numel() == 0:
             return time.long()
         cut = _floor(torch.tensor([self.ratios[0], self.ratios[0] + self.ratios[1]], dtype=torch.double) * time.numel())
@@ -181,8 +182,8 @@ class ColdItemSplit(_Split):
     r"""A random share of the items is held out with all their interactions, half of them for validation, half for test.
 
     No item of one part is in another one. Items are drawn from those that have interactions, and an odd one goes to
-    test. A user may be without training interactions. All views get ``data['item'].cold``, which is :obj:`True` for the
-    held-out items. See :class:`FixedSplit` for the rest of the views.
+    test. A user may be without training interactions. All three get ``data['item'].cold``, which is :obj:`True` for the
+    held-out items. See :class:`FixedSplit` for the rest.
 
     Args:
         ratio (float): The share of items to hold out, validation and test together. (default: :obj:`0.2`)
@@ -210,20 +211,20 @@ class ColdItemSplit(_Split):
         part[perm[: num_cold // 2]] = VAL
         return part[index]
 
-    def forward(self, data: HeteroData) -> Views:
-        views = super().forward(data)
-        held_out = torch.cat([view[INTERACTS].edge_label_index[1] for view in views[1:]])
+    def forward(self, data: HeteroData) -> Splits:
+        splits = super().forward(data)
+        held_out = torch.cat([split[INTERACTS].edge_label_index[1] for split in splits[1:]])
         cold = torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool, device=held_out.device)
         cold[held_out] = True
-        for view in views:
-            view[ITEM].cold = cold
-        return views
+        for split in splits:
+            split[ITEM].cold = cold
+        return splits
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(ratio={self.ratio}, seed={self.seed})'
 
 
-def _check(data: HeteroData) -> None:
+def _refuse_what_is_split(data: HeteroData) -> None:
     store = data[INTERACTS]
     if 'edge_label_index' in store:
         raise ValueError("'data' needs to be unsplit (got 'edge_label_index' from an earlier split)")
@@ -238,12 +239,6 @@ def _check(data: HeteroData) -> None:
     ]:
         if key in where:
             raise ValueError(f"'data' needs to be split before '{made_by}' (got its '{key}' of all interactions)")
-    user, item = store.edge_index
-    if user.numel() > 0:  # a pair that is there twice could be on both sides
-        key, count = (user * (int(item.max()) + 1) + item).unique(return_counts=True)
-        if key.numel() < user.numel():
-            pair = divmod(int(key[count > 1][0]), int(item.max()) + 1)
-            raise ValueError(f"'edge_index' needs to hold each interaction once (got {pair} more than once)")
 
 
 def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
@@ -254,20 +249,20 @@ def _check_ratios(ratios: Sequence[float]) -> tuple[float, float, float]:
     return ratios[0], ratios[1], ratios[2]
 
 
-def _per_edge(data: HeteroData, key: str, split: BaseTransform) -> Tensor:
-    value: Tensor | None = data[INTERACTS].get(key)
-    num_edges = data[INTERACTS].edge_index.size(1)
-    if value is None:
+def _per_edge(data: HeteroData, key: str, transform: BaseTransform) -> Tensor:
+    if key not in data[INTERACTS]:
         raise ValueError(
-            f"'{split.__class__.__name__}' needs '{key}' of the interactions (got {list(data[INTERACTS])})"
+            f"'{transform.__class__.__name__}' needs '{key}' of the interactions (got {list(data[INTERACTS])})"
         )
+    value, num_edges = torch.as_tensor(data[INTERACTS][key]), data[INTERACTS].edge_index.size(1)
     if tuple(value.shape) != (num_edges,):
         raise ValueError(f"'{key}' needs one value per interaction, [{num_edges}] (got {list(value.shape)})")
     return value
 
 
-def _time(data: HeteroData, split: BaseTransform) -> Tensor:
-    time = _per_edge(data, 'time', split)
+def time_of(data: HeteroData, transform: BaseTransform) -> Tensor:
+    r"""Returns the time of each interaction, which the given transform needs."""
+    time = _per_edge(data, 'time', transform)
     if not bool(time.isfinite().all()):
         raise ValueError(f"'time' needs to be finite (got {time[~time.isfinite()][0].item()})")
     return time

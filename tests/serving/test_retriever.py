@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from copy import copy
 
 import faiss
 import numpy as np
@@ -16,64 +15,11 @@ from hypothesis import strategies as st
 
 from lirdrec_pyg import Embeddings, recommend
 from lirdrec_pyg.serving import Retriever
-from lirdrec_pyg.typing import INTERACTS
 
 
 @pytest.fixture
 def emb():
     return Embeddings(torch.randn(64, 4), torch.randn(48, 4))
-
-
-def test_equals_brute_force_and_leaves_out_what_was_seen(splits, emb):
-    train = splits[0]
-    table = recommend(emb, train, ['user-5', 'user-2'], k=4, batch_size=1)
-    assert list(table.columns) == ['user', 'rank', 'item', 'title', 'score']
-    assert table['user'].tolist() == ['user-5'] * 4 + ['user-2'] * 4
-    user, item = train[INTERACTS].edge_index
-    for u in (5, 2):
-        score = emb.user[u] @ emb.item.t()
-        score[item[user == u]] = float('-inf')
-        own = table[table['user'] == f'user-{u}']
-        best = score.topk(4)
-        assert own['item'].tolist() == [f'item-{i}' for i in best.indices.tolist()]
-        assert own['title'].tolist() == [train['item'].title[i] for i in best.indices.tolist()]
-        assert own['score'].to_numpy() == pytest.approx(best.values.numpy(), abs=1e-5)
-        assert own['rank'].tolist() == [1, 2, 3, 4]
-
-
-def test_all_items_for_a_user(splits, emb):
-    train = splits[0]
-    count = int((train[INTERACTS].edge_index[0] == 3).sum())
-    assert len(recommend(emb, train, [3], k=48)) == 48 - count
-    assert len(recommend(emb, train, [3], k=48, exclude_seen=False)) == 48
-    cold = torch.zeros(48, dtype=torch.bool)
-    cold[[40, 41]] = True
-    assert set(recommend(emb, train, [3], k=5, exclude_seen=False, candidates=cold)['item']) == {'item-40', 'item-41'}
-
-
-def test_saves_as_csv_and_parquet(splits, emb, tmp_path):
-    table = recommend(emb, splits[0], torch.tensor([0, 1]), k=3)
-    table.to_csv(tmp_path / 'top.csv', index=False)
-    table.to_parquet(tmp_path / 'top.parquet')
-    assert pd.read_csv(tmp_path / 'top.csv')['item'].tolist() == table['item'].tolist()
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / 'top.parquet'), table)
-
-
-def test_refuses(splits, emb):
-    train = splits[0]
-    with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 48\] \(got 0\)"):
-        recommend(emb, train, [0], k=0)
-    with pytest.raises(ValueError, match=r"unknown user ids \(got 1, first: 'nobody'\)"):
-        recommend(emb, train, ['user-1', 'nobody'])
-    with pytest.raises(ValueError, match=r'user ids need to be in \[0, 63\] \(got 64\)'):
-        recommend(emb, train, [64])
-    assert len(recommend(emb, train, [])) == 0
-    with pytest.raises(ValueError, match="need to be a sequence, as in .* \\(got the string '12'\\)"):
-        recommend(emb, train, '12')
-    nameless = copy(train)
-    del nameless['user'].raw_id
-    with pytest.raises(ValueError, match=r"needs `data\['user'\].raw_id` to look up raw ids \(got '12'\)"):
-        recommend(emb, nameless, ['12'])
 
 
 def brute_force(user, item, k, excluded=(), allowed=None):
@@ -123,7 +69,12 @@ def test_retriever_equals_brute_force(index, data):
     k = draw(st.integers(1, num_items))
     exact = {} if index == 'Flat' else {'ef_search': 300} if index == 'HNSW8' else {'nprobe': 4}
     retriever = Retriever(
-        emb, [f'u{u}' for u in range(num_users)], names(range(num_items)), pairs(excluded), index, **exact
+        emb,
+        pairs(excluded),
+        user_ids=[f'u{u}' for u in range(num_users)],
+        item_ids=names(range(num_items)),
+        index=index,
+        **exact,
     )
     users = draw(st.permutations(range(num_users)))
     table = retriever.recommend(
@@ -167,7 +118,7 @@ def test_long_histories_and_filters_equal_brute_force(data):
     index = draw(st.sampled_from(['Flat', 'IVF4,Flat']))
     kwargs = {} if index == 'Flat' else {'nprobe': 4}
     users = [f'u{u}' for u in range(3)]
-    retriever = Retriever(emb, users, names(range(num_items)), pairs(excluded), index, **kwargs)
+    retriever = Retriever(emb, pairs(excluded), user_ids=users, item_ids=names(range(num_items)), index=index, **kwargs)
     table = retriever.recommend(
         users,
         k,
@@ -189,7 +140,7 @@ def shop():
 def retriever_of(shop, index='Flat', **kwargs):
     emb, excluded = shop
     users, items = [f'u{u}' for u in range(len(emb.user))], names(range(len(emb.item)))
-    return Retriever(emb, users, items, pairs(excluded), index, **kwargs)
+    return Retriever(emb, pairs(excluded), user_ids=users, item_ids=items, index=index, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +212,9 @@ def test_ids_come_from_the_data(splits, emb):
     pd.testing.assert_frame_equal(table, same, check_dtype=False, check_exact=False)
     assert Retriever(emb).recommend([63], 2)['user'].tolist() == [63, 63]
     assert (
-        Retriever(emb, torch.arange(100, 164), np.arange(48)).recommend(pd.Series([100]), 2)['user'].tolist()
+        Retriever(emb, user_ids=torch.arange(100, 164), item_ids=np.arange(48))
+        .recommend(pd.Series([100]), 2)['user']
+        .tolist()
         == [100] * 2
     )
     assert len(Retriever(emb).recommend([], 2)) == len(Retriever(emb, index='HNSW8').recommend([], 2)) == 0
@@ -465,12 +418,14 @@ def test_retriever_refuses(shop):
         retriever.add_users(torch.ones(2, 16), ['a', 'a'])
     with pytest.raises(ValueError, match=r"'embeddings' need to have 16 columns \(got \(2, 4\)\)"):
         retriever.add_items(torch.ones(2, 4), ['a', 'b'])
-    with pytest.raises(ValueError, match=r"'embeddings' need to be finite \(got NaN or Inf for items\)"):
+    with pytest.raises(
+        ValueError, match=r"'embeddings' need to be finite \(got 1 rows with NaN or Inf for items, first: row 0\)"
+    ):
         retriever.add_items(torch.full((1, 16), float('nan')), ['a'])
     assert retriever.num_items == 10000
     with pytest.raises(ValueError, match=r'item ids need to be as many as embeddings, 10000 \(got 1\)'):
         Retriever(emb, item_ids=['a'])
-    with pytest.raises(ValueError, match=r"'seen' needs item ids in \[0, 9999\] \(got 10000\)"):
+    with pytest.raises(ValueError, match=r"item ids of 'seen' need to be in \[0, 9999\] \(got 10000\)"):
         Retriever(emb, seen=torch.tensor([[0], [10000]]))
     with pytest.raises(ValueError, match=r"the index 'Flat' has no setting 'nprobe'"):
         Retriever(emb, nprobe=3)

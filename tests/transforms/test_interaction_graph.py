@@ -39,7 +39,7 @@ def test_refuses(data):
     with pytest.raises(ValueError, match='1 duplicates, first: user'):
         InteractionGraph()(train)
     train[INTERACTS].edge_index = edge_index - 1
-    with pytest.raises(ValueError, match=r'user ids need to be in \[0, 63\] \(got -1\)'):
+    with pytest.raises(ValueError, match=r"user ids of 'edge_index' need to be in \[0, 63\] \(got -1\)"):
         InteractionGraph()(train)
     train[INTERACTS].edge_index = edge_index[:, :0]
     with pytest.raises(ValueError, match='at least one edge'):

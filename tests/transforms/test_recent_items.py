@@ -46,7 +46,7 @@ def test_before_or_after_the_adjacency(layout):
 
 def test_a_user_without_interactions_has_no_history():
     train = FixedSplit()(FakeMultimodal(num_users=30, num_items=40, seed=0)[0])[0]
-    train[USER].num_nodes = 31
+    train[USER].num_nodes, train[USER].raw_id = 31, [*train[USER].raw_id, 'nobody']
     assert RecentItems(2)(train)[USER].recent_items[30].tolist() == [-1, -1]
 
 
