@@ -1,12 +1,24 @@
 r"""Files that are whole or not there, and the one identity of what they were made of."""
 
 import contextlib
+import datetime
+import decimal
+import dis
+import functools
 import hashlib
+import json
 import os
+import re
+import shutil
+import stat
 import struct
-import tempfile
+import sys
+import time
+import types
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +26,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 PathLike = str | os.PathLike[str]
+BY_REPR = (
+    complex, range, slice, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, torch.dtype, torch.device,
+)  # fmt: skip
+BY_VERSION = ('builtins', 'abc', 'typing', 'torch', 'torch_geometric')  # classes whose code changes with their package
+RACY = 2 * 10**9  # nanoseconds within which a file may change twice with one time stamp
+SMALL = 64 << 20  # bytes that are hashed as fast as a table of digests is worth it
+
+
+# Writing -------------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def replacing(path: PathLike) -> Iterator[Path]:
-    r"""Gives the name of a new file beside ``path`` to write to, and puts it in the place of ``path`` when the block
-    ends without an error. Whoever reads ``path`` sees the old file or the new one, whole.
+def replacing(path: PathLike, folder: bool = False) -> Iterator[Path]:
+    r"""Gives a new file (or folder) beside ``path`` to write to. When the block ends without an error, it takes the
+    place of ``path``. Whoever reads ``path`` sees the old file or the new one, whole.
 
-    Folders that lack are made. The new file is flushed to the disk first.
+    Folders that lack are made. The content is on the disk before the name is. A folder takes no other folder's place,
+    unless that is empty. What writers left that were killed is removed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    _sweep(path)
+    temporary, lock = _reserve(path, folder)
     try:
+        if path.is_file():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # as a file that was opened plainly
-        with temporary.open('rb') as file:
-            os.fsync(file.fileno())
+        for written in temporary.rglob('*') if folder else [temporary]:
+            if written.is_file():
+                with written.open('rb') as file:
+                    os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if lock is not None:
+            os.close(lock)
+        _remove(temporary)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -47,105 +76,359 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def _reserve(path: Path, folder: bool) -> tuple[Path, int | None]:
+    r"""Makes a temporary file or folder that is locked as long as its descriptor is open, so none sweeps it away."""
+    while True:
+        temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:12]}.tmp')
+        if folder:
+            temporary.mkdir()
+        else:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        with contextlib.suppress(FileNotFoundError):  # it was swept away before it was locked
+            lock = None if fcntl is None else os.open(temporary, os.O_RDONLY)
+            if lock is not None:
+                with contextlib.suppress(OSError):  # not all file systems have locks
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, lock
+            if lock is not None:
+                os.close(lock)
+
+
+def _sweep(path: Path) -> None:
+    r"""Removes the temporary files of ``path`` that no living process writes to."""
+    pattern = re.compile(re.escape(f'.{path.name}.') + r'[0-9a-f]{12}\.tmp')
+    for name in os.listdir(path.parent) if fcntl is not None else []:
+        if pattern.fullmatch(name):
+            with contextlib.suppress(OSError):  # of another's that goes on, or is gone
+                lock = os.open(path.parent / name, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(path.parent / name)
+                finally:
+                    os.close(lock)
+
+
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
+
+
+# Sealed files --------------------------------------------------------------------------------------------------------
+
+
+def save_sealed(value: Any, path: PathLike, kind: str) -> None:
+    r"""Writes a value by :func:`torch.save`, whole or not at all, with its kind and sha256 as the comment of the zip
+    file. :func:`torch.load` reads it as any other."""
+    with replacing(path) as temporary:
+        torch.save(value, temporary)
+        comment = f'{kind} sha256:'.encode()
+        with temporary.open('r+b') as file:
+            file.seek(-2, os.SEEK_END)  # the length of the comment, of which there is none yet
+            file.write(struct.pack('<H', len(comment) + 64) + comment)
+        seal = file_digest(temporary)
+        with temporary.open('ab') as file:
+            file.write(seal.encode())
+
+
+def load_sealed(path: PathLike, kind: str) -> Any:
+    r"""Reads a file of :func:`save_sealed`, without executing anything in it.
+
+    Raises:
+        ValueError: If it is of another kind, or a byte of it changed.
+    """
+    end = f'{kind} sha256:'.encode()
+    out = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        left = os.fstat(file.fileno()).st_size - 64
+        tail = b''
+        while left > 0 and (block := file.read(min(left, 1 << 20))):
+            out.update(block)
+            tail, left = (tail + block)[-len(end) :], left - len(block)
+        if tail != end:
+            raise ValueError('it is cut short or of another kind')
+        if file.read() != out.hexdigest().encode():
+            raise ValueError('its checksum does not fit')
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+# Digests of files ----------------------------------------------------------------------------------------------------
+
+
 def file_digest(path: PathLike) -> str:
     r"""Returns the sha256 of a file's content."""
+    out = hashlib.sha256()
     with Path(path).open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+        while block := file.read(1 << 20):
+            out.update(block)
+    return out.hexdigest()
 
 
-def digest(*parts: Any) -> str:
+def file_digests(paths: Sequence[PathLike], table: PathLike) -> list[str | None]:
+    r"""Returns the sha256 of each regular file, :obj:`None` where there is none.
+
+    Large sets of files are not read again at each call: ``table`` keeps their digests, each with the file's stamp
+    (size, times, inode). A stamp is trusted only if it was some seconds old when the file was read: a younger file may
+    change once more with the same stamp, so it is read again.
+    """
+    table = Path(table)
+    try:
+        known = json.loads(table.read_text())
+    except (OSError, ValueError):
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    out: list[str | None] = []
+    kept, read = {}, 0
+    for path in map(os.path.abspath, paths):
+        if not os.path.isfile(path):
+            out.append(None)
+            continue
+        stamp = _stamp(path)
+        entry = known.get(path)
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp and isinstance(entry[1], str)):
+            now = time.time_ns()
+            entry = [stamp, file_digest(path)]
+            read += stamp[0]
+            if max(stamp[1:3]) > now - RACY or _stamp(path) != stamp:
+                out.append(entry[1])
+                continue
+        kept[path] = entry
+        out.append(entry[1])
+    if read > SMALL:
+        with contextlib.suppress(OSError):  # it only saves time
+            write_bytes(table, json.dumps({**known, **kept}).encode())
+    return out
+
+
+def _stamp(path: str) -> list[int]:
+    state = os.stat(path)
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino, state.st_dev]
+
+
+# Digests of values ---------------------------------------------------------------------------------------------------
+
+
+def digest(*parts: Any, code: bool = False) -> str:
     r"""Returns the sha256 of values of any kind that has a content: numbers, strings, tensors, arrays, paths (by the
     content of their file), lists, mappings, and objects by their class and attributes.
 
     Equal values have equal digests in any process. Each value is written with its type and length, so that no two
-    different ones look alike.
+    different ones look alike. The order of a mapping counts.
+
+    Args:
+        *parts (Any): The values.
+        code (bool, optional): Whether a class counts by the code of its methods, too, or by the version of its package
+            if that is PyTorch or PyG. What the methods call elsewhere does not count. (default: :obj:`False`)
 
     Raises:
         TypeError: If a part has no content to tell it by, such as a function. See :func:`has_identity`.
     """
-    out = hashlib.sha256()
-    for part in parts:
-        _update(out, part, set())
-    return out.hexdigest()
-
-
-def has_identity(value: Any) -> bool:
-    r"""Whether :func:`digest` can tell a value from others by its content. A plain function has none."""
+    out = _Digest(code)
     try:
-        _update(hashlib.sha256(), value, set())
+        for part in parts:
+            out.add(part)
+    except RecursionError as error:
+        raise TypeError('a value that is nested that deeply has no content to tell it by') from error
+    return out.hash.hexdigest()
+
+
+def try_digest(*parts: Any, code: bool = False) -> str | None:
+    r"""Returns :func:`digest`, or :obj:`None` if a part has no content to tell it by."""
+    try:
+        return digest(*parts, code=code)
     except TypeError:
-        return False
-    return True
+        return None
 
 
-def _update(out: Any, value: Any, above: set[int]) -> None:
-    r"""Adds a value to a digest. ``above`` are the objects that it is within, to refuse circles."""
+def has_identity(value: Any, code: bool = False) -> bool:
+    r"""Whether :func:`digest` can tell a value from others by its content. A plain function has none."""
+    return try_digest(value, code=code) is not None
 
-    def write(kind: str, content: bytes = b'') -> None:
-        out.update(f'{kind}:{len(content)}:'.encode() + content)
 
-    if value is None or isinstance(value, bool | int | str | bytes):
-        write(type(value).__name__, value if isinstance(value, bytes) else str(value).encode('utf-8', 'surrogatepass'))
-    elif isinstance(value, float):
-        write('float', struct.pack('<d', value))
-    elif isinstance(value, np.generic):
-        _update(out, value.item(), above)
-    elif isinstance(value, Tensor):
-        _update_tensor(out, value)
-    elif isinstance(value, np.ndarray):
-        if value.dtype.hasobject:
-            _update(out, value.tolist(), above)
+class _Digest:
+    r"""A digest that values are added to."""
+
+    def __init__(self, code: bool) -> None:
+        self.hash = hashlib.sha256()
+        self.code = code
+        self.above: set[int] = set()  # the containers and objects that the next value is within
+        self.classes: set[type] = set()  # whose code was added
+
+    def write(self, kind: str, content: bytes = b'') -> None:
+        self.hash.update(b'%s:%d:' % (kind.encode(), len(content)))
+        self.hash.update(content)
+
+    def add(self, value: Any) -> None:
+        if isinstance(value, np.generic):
+            value = np.asarray(value) if value.dtype.kind in 'mMV' else value.item()
+        if isinstance(value, Enum):
+            self.write('enum', f'{_name(type(value))}.{value.name}'.encode())
+            self.add(value.value)
+        elif isinstance(value, str):
+            self.write('str', value.encode('utf-8', 'surrogatepass'))
+        elif value is None or value is Ellipsis or isinstance(value, bool | int):
+            self.write(type(value).__name__, str(value).encode())
+        elif isinstance(value, float):
+            self.write('float', struct.pack('<d', value))
+        elif isinstance(value, bytes):
+            self.write('bytes', value)
+        elif isinstance(value, Tensor):
+            self.add_tensor(value)
+        elif isinstance(value, np.ndarray):
+            self.add_array(value)
+        elif isinstance(value, Path):
+            self.add_file(value)
+        elif isinstance(value, type):
+            self.add_class(value)
+        elif isinstance(value, BY_REPR):
+            self.write(_name(type(value)), repr(value).encode())
+        elif isinstance(value, re.Pattern):
+            self.write('pattern')
+            self.add((value.pattern, value.flags))
+        elif isinstance(value, torch.Generator):
+            self.add_tensor(value.get_state())
+        elif isinstance(value, types.CodeType):
+            self.add_code(value)
         else:
-            write('array', f'{value.dtype.str}{value.shape}'.encode())
-            out.update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b'')
-    elif isinstance(value, Path):
-        write('file', file_digest(value).encode() if value.is_file() else b'none')
-    elif isinstance(value, type):
-        write('class', f'{value.__module__}.{value.__qualname__}'.encode())
-    elif isinstance(value, torch.dtype | torch.device | torch.Size | range):
-        write('torch', str(value).encode())
-    else:
-        if id(value) in above:
-            raise TypeError(f'an object within itself has no content to tell it by (got {type(value).__name__})')
-        above = above | {id(value)}
-        if isinstance(value, Mapping):
-            write('mapping', str(len(value)).encode())
-            for key, entry in value.items():
-                _update(out, key, above)
-                _update(out, entry, above)
-        elif isinstance(value, AbstractSet):
-            write('set', ''.join(sorted(digest(entry) for entry in value)).encode())
-        elif isinstance(value, Sequence):
-            write(type(value).__name__, str(len(value)).encode())
-            for entry in value:
-                _update(out, entry, above)
-        else:
-            _update_object(out, value, above)
+            self.add_object(value)
 
-
-def _update_tensor(out: Any, value: Tensor) -> None:
-    if value.layout == torch.sparse_csr:
-        parts = [value.crow_indices(), value.col_indices(), value.values()]
-    elif value.is_sparse:
-        value = value.coalesce()
-        parts = [value.indices(), value.values()]
-    else:
+    def add_tensor(self, value: Tensor) -> None:
+        value = value.detach()
+        value = value.as_subclass(Tensor) if value.layout == torch.strided else value  # of PyG's own kinds
         parts = [value]
-    for part in parts:
-        part = part.detach().cpu().contiguous().as_subclass(Tensor)
-        head = f'tensor:{part.dtype}{tuple(value.shape)}{tuple(part.shape)}:'
-        out.update(head.encode())
-        if part.numel():
-            out.update(part.reshape(-1).view(torch.uint8).numpy().data)
+        if value.layout in (torch.sparse_csr, torch.sparse_bsr):
+            parts = [value.crow_indices(), value.col_indices(), value.values()]
+        elif value.layout in (torch.sparse_csc, torch.sparse_bsc):
+            parts = [value.ccol_indices(), value.row_indices(), value.values()]
+        elif value.is_sparse:
+            value = value.coalesce()
+            parts = [value.indices(), value.values()]
+        self.write('tensor', f'{value.layout} {value.dtype} {tuple(value.shape)} {len(parts)}'.encode())
+        for part in parts:
+            part = part.cpu().resolve_conj().resolve_neg().contiguous()
+            self.write('values', f'{part.dtype} {tuple(part.shape)}'.encode())
+            if part.numel():
+                self.hash.update(part.reshape(-1).view(torch.uint8).numpy().data)
+
+    def add_array(self, value: np.ndarray[Any, Any]) -> None:
+        self.write('array', f'{value.dtype.descr} {value.shape}'.encode())
+        if isinstance(value, np.ma.MaskedArray):
+            self.write('masked')
+            self.add_array(np.ma.getmaskarray(value))
+            value = value.filled()
+        if value.dtype.hasobject:
+            self.add(value.tolist())
+        elif value.size:
+            self.hash.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+
+    def add_file(self, value: Path) -> None:
+        if value.is_file():
+            self.write('file', file_digest(value).encode())
+        elif value.exists():
+            raise TypeError(f"what is within '{value}' is not known, so it has no content to tell it by")
+        else:
+            self.write('no file', str(value).encode('utf-8', 'surrogateescape'))
+
+    def add_object(self, value: Any) -> None:
+        r"""Adds a container by what it holds, and an object by its class and attributes, as PyG's transforms are."""
+        if id(value) in self.above:
+            raise TypeError(f'an object within itself has no content to tell it by (got {type(value).__name__})')
+        self.above.add(id(value))
+        kind, attributes = type(value).__name__, dict(getattr(value, '__dict__', {}))
+        if isinstance(value, Mapping):
+            self.write(kind, str(len(value)).encode())
+            for key, entry in value.items():
+                self.add(key)
+                self.add(entry)
+        elif isinstance(value, AbstractSet):
+            self.write(kind, ''.join(sorted(digest(entry, code=self.code) for entry in value)).encode())
+        elif isinstance(value, Sequence):
+            self.write(kind, str(len(value)).encode())
+            for entry in value:
+                self.add(entry)
+        else:
+            slots = [slot for base in type(value).__mro__ for slot in _slots(base)]
+            if type(value) is object or _hides_state(type(value), len(slots)):
+                raise TypeError(f'what {_name(type(value))} holds is not known, so it has no content to tell it by')
+            attributes |= {slot: getattr(value, slot) for slot in slots if hasattr(value, slot)}
+        if attributes or type(value) not in (dict, list, tuple, set, frozenset):
+            self.add_class(type(value))
+            self.write('attributes', str(len(attributes)).encode())
+            for name, entry in sorted(attributes.items()):
+                self.add(name)
+                self.add(entry)
+        self.above.remove(id(value))
+
+    def add_class(self, value: type) -> None:
+        self.write('class', _name(value).encode())
+        for base in value.__mro__ if self.code else []:
+            if base in self.classes:
+                continue
+            self.classes.add(base)
+            package = base.__module__.partition('.')[0]
+            self.write('base', f'{_name(base)} {getattr(sys.modules.get(package), "__version__", "")}'.encode())
+            if package not in BY_VERSION:
+                self.add_methods(base)
+
+    def add_methods(self, base: type) -> None:
+        r"""Adds the code of a class: its methods, and those of its values that they read and never set."""
+        methods = {}
+        for name, member in sorted(vars(base).items()):
+            if isinstance(member, property):
+                member = member.fget
+            elif isinstance(member, functools.cached_property):
+                member = member.func
+            member = getattr(member, '__func__', member)  # of static and class methods
+            if isinstance(member, types.FunctionType):
+                methods[name] = member
+        used: set[str] = set()
+        for name, function in methods.items():
+            self.add(name)
+            self.add_function(function)
+            used.update(function.__code__.co_names)
+        for function in methods.values():
+            used -= {step.argval for step in dis.get_instructions(function) if step.opname == 'STORE_ATTR'}
+        for name in sorted(used & vars(base).keys() - methods.keys()):
+            if not hasattr(vars(base)[name], '__get__') and not name.startswith('__'):
+                self.add(name)
+                self.add(vars(base)[name])
+
+    def add_function(self, function: Any) -> None:
+        if isinstance(function, types.MethodType):
+            self.add(function.__self__)
+            function = function.__func__
+        if id(function) in self.above:
+            return
+        self.above.add(id(function))
+        self.add_code(function.__code__)
+        self.add((function.__defaults__, function.__kwdefaults__))
+        for cell in function.__closure__ or ():
+            content = cell.cell_contents
+            if isinstance(content, types.FunctionType | types.MethodType):
+                self.add_function(content)
+            else:
+                self.add(content)
+        self.above.remove(id(function))
+
+    def add_code(self, code: types.CodeType) -> None:
+        self.write('code', code.co_code)
+        self.add((code.co_consts, code.co_names, code.co_varnames))
 
 
-def _update_object(out: Any, value: Any, above: set[int]) -> None:
-    r"""Adds an object by its class and attributes, which is what makes PyG's plain transforms known."""
-    if callable(value) and (not hasattr(value, '__dict__') or hasattr(value, '__code__') or hasattr(value, '__func__')):
-        raise TypeError(f'a plain function has no content to tell it by (got {value!r})')
-    if not hasattr(value, '__dict__'):
-        raise TypeError(f"'{type(value).__name__}' has no content to tell it by (got {value!r})")
-    if getattr(type(value), '__module__', '') in ('functools', 'builtins'):
-        raise TypeError(f"'{type(value).__name__}' has no content to tell it by (got {value!r})")
-    _update(out, type(value), above)
-    _update(out, dict(sorted(vars(value).items())), above)
+def _name(value: type) -> str:
+    return f'{value.__module__}.{value.__qualname__}'
+
+
+def _slots(base: type) -> list[str]:
+    slots = vars(base).get('__slots__', ())
+    slots = [slots] if isinstance(slots, str) else list(slots)
+    names = [slot for slot in slots if slot not in ('__dict__', '__weakref__')]
+    return [f'_{base.__name__.lstrip("_")}{name}' if re.match(r'__.*(?<!__)$', name) else name for name in names]
+
+
+def _hides_state(value: type, slots: int) -> bool:
+    r"""Whether instances hold more than their attributes: functions, locks, what is written in C."""
+    pointers = slots + (value.__dictoffset__ > 0) + (value.__weakrefoffset__ > 0)
+    return value.__itemsize__ > 0 or value.__basicsize__ > object.__basicsize__ + pointers * struct.calcsize('P')

@@ -1,82 +1,125 @@
 r"""What the datasets share: reading of raw tables and features with errors that say where, and the cache."""
 
-import hashlib
-import os
-import re
 import zipfile
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-VERSION = 2  # of the processed data: raise it when a dataset's `process` gives something else
+from lirdrec_pyg._io import digest, file_digests, load_sealed, save_sealed, try_digest
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def cache_key(files: list[Path], *args: object) -> str:
-    r"""Returns a key of all arguments by their ``repr`` and of the files by their path, size and time of change."""
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    text = re.sub(r' at 0x[0-9a-f]+', '', repr((VERSION, args, stats)))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def is_anonymous(pre_transform: object) -> bool:
-    r"""Whether the ``repr`` of a transform does not tell what it does (a function, a lambda), so no cache is valid."""
-    return ' at 0x' in repr(pre_transform)
-
-
-def make_folder(path: Path) -> None:
-    r"""Makes the folder of processed data."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"can't write to '{path}' ({error.strerror}): pass 'cache_dir'") from error
+VERSION = 3  # of the processed data: raise it when a dataset's `process` gives something else
+Transform = Callable[[HeteroData], HeteroData]
 
 
 class CachedDataset(InMemoryDataset):
-    r"""A dataset whose processed file, in a folder of :func:`cache_key`, is read without executing anything in it."""
+    r"""A dataset that is processed once for each state of its files and arguments.
+
+    The processed file lies in a folder that is named by a digest of all that it was made of. It is read without
+    executing anything in it, and any change of a byte is noticed. A ``pre_transform`` counts by its class, attributes
+    and code. One that has no identity, such as a function, is applied each time.
+
+    Subclasses have ``cache``, ``files`` and ``arguments``, and a ``process`` that ends with :meth:`write`.
+    """
+
+    place = "pass another 'root'"  # what to do where nothing can be written
+
+    def __init__(
+        self, root: str, transform: Transform | None, pre_transform: Transform | None, force_reload: bool
+    ) -> None:
+        self._processed_dir, self._kind = '', ''
+        known = try_digest(type(self), pre_transform, code=True)
+        self._code = 'without identity' if known is None else known
+        self._run = uuid4().hex if known is None else ''  # no other run's data is taken for that of a function
+        super().__init__(root, transform, pre_transform, force_reload=force_reload or known is None)
+        self.load(self.processed_paths[0])
+
+    @property
+    @abstractmethod
+    def cache(self) -> Path:
+        r"""The folder of all processed data."""
+
+    @property
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        r"""The files that the data is made of."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        r"""Returns the arguments that change the data."""
+
+    @property
+    def label(self) -> str:
+        r"""The start of the name of the folder of processed data."""
+        return ''
+
+    @property
+    def processed_dir(self) -> str:
+        return self._processed_dir
+
+    @property
+    def processed_file_names(self) -> str:
+        return 'data.pt'
+
+    def _key(self) -> str:
+        r"""Returns a digest of all that the data is made of. Files count by their path, content, size and time."""
+        digests = file_digests(self.files, self.cache / 'files.json')
+        stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
+        return digest(VERSION, type(self), self.arguments(), self._code, digests, stats)
 
     def _process(self) -> None:
-        if not self.force_reload:
-            if all(Path(path).is_file() for path in self.processed_paths):
-                return  # the folder's key says what it was made by, so the files below are of no use
-            for name in ('pre_transform.pt', 'pre_filter.pt'):  # PyG would unpickle them
-                Path(self.processed_dir, name).unlink(missing_ok=True)
-        super()._process()
+        key = self._key()
+        self._kind = f'dataset {key} {self._run}'
+        self._processed_dir = str(self.cache / f'{self.label}{key[:12]}')
+        try:
+            Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"can't write to '{self.processed_dir}' ({error.strerror}): {self.place}") from error
+        if self.force_reload or not Path(self.processed_paths[0]).is_file():
+            self.process()
+            if self._key() != key:
+                Path(self.processed_paths[0]).unlink()
+                raise OSError(f'one of {[str(path) for path in self.files]} changed while it was read: try again')
+
+    def write(self, data: HeteroData, **more: Any) -> None:
+        r"""Applies ``pre_transform`` and writes the processed file, with ``more`` beside the data."""
+        data = data if self.pre_transform is None else self.pre_transform(data)
+        save_sealed((data.to_dict(), more), self.processed_paths[0], self._kind)
 
     def load(self, path: str, data_cls: type[HeteroData] = HeteroData) -> None:
         try:
-            content, self.slices = torch.load(path, weights_only=True)[:2]
+            content, self.more = load_sealed(path, self._kind)
         except Exception as error:
             raise ValueError(
-                f"'{path}' is damaged or no processed file ({type(error).__name__}): pass 'force_reload=True'"
+                f"'{path}' is damaged or no processed file ({type(error).__name__}: {error}): pass 'force_reload=True'"
             ) from error
-        self.data = data_cls.from_dict(content)
+        self.data, self.slices = data_cls.from_dict(content), None
 
 
-def save(dataset: InMemoryDataset, data: HeteroData) -> None:
-    r"""Applies ``pre_transform`` and writes the processed file, whole or not at all."""
-    if dataset.pre_transform is not None:
-        data = dataset.pre_transform(data)
-    path = dataset.processed_paths[0]
-    temporary = f'{path}.{os.getpid()}.tmp'
-    try:
-        dataset.save([data], temporary)
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def find_masks(files: dict[str, Path]) -> dict[str, Path]:
+    r"""Returns the masks that lie beside files of features."""
+    masks = {name: path.with_name(f'{name}_mask.npy') for name, path in files.items()}
+    return {name: path for name, path in masks.items() if path.is_file()}
 
 
-def read_table(path: Path, required: list[str]) -> pd.DataFrame:
+def read_table(path: Path, required: list[str]) -> 'pd.DataFrame':
     r"""Reads a tab-separated table with a header as strings; ``name:type`` headers lose their type.
 
     Raises:
         ValueError: If a required column is missing, or a line has another number of fields than the header.
     """
+    import pandas as pd
+
     lines = path.read_text(encoding='utf-8-sig').rstrip('\n\r').split('\n')
     names = [name.partition(':')[0].strip() for name in lines[0].split('\t')]
     for name in required:
@@ -95,12 +138,14 @@ def read_table(path: Path, required: list[str]) -> pd.DataFrame:
     return frame
 
 
-def numbers(frame: pd.DataFrame, column: str, path: Path, integer: bool = False) -> npt.NDArray[Any]:
+def numbers(frame: 'pd.DataFrame', column: str, path: Path, integer: bool = False) -> npt.NDArray[Any]:
     r"""Returns a column of a table as int64 where all values are whole numbers that fit, else as float64.
 
     Raises:
         ValueError: If a value is not a finite number or, with ``integer``, not a whole one.
     """
+    import pandas as pd
+
     parsed = pd.to_numeric(frame[column], errors='coerce')
     if parsed.dtype == np.int64:
         return parsed.to_numpy()  # float64 would round integers above 2**53
@@ -195,15 +240,6 @@ def read_ids(path: Path, column: str, data: HeteroData, node_type: str) -> None:
             data[node_type].raw_id = frame[raw[0]].tolist()
         if titles:
             data[node_type].title = frame[titles[0]].tolist()
-
-
-def sha256(path: Path) -> str:
-    r"""Returns the digest of a file."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_zip(path: str, names: list[str]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lirdrec_pyg.datasets._common import sha256
+from lirdrec_pyg._io import file_digest
 
 BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
@@ -56,7 +56,7 @@ def download(
                     f"'{path.name}' elsewhere and put it into '{path.parent}'"
                 ) from error
             time.sleep(wait * 2**attempt)
-    if checksum is not None and (found := sha256(part)) != checksum.lower():
+    if checksum is not None and (found := file_digest(part)) != checksum.lower():
         part.unlink()
         raise ValueError(f"the sha256 of '{url}' needs to be {checksum.lower()} (got {found})")
     os.replace(part, path)

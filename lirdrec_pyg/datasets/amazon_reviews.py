@@ -1,7 +1,6 @@
 import json
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,17 +8,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from lirdrec_pyg._io import file_digest, write_bytes
 from lirdrec_pyg.datasets._amazon import RELEASES, Lines, read_image_features, read_metadata, read_reviews
-from lirdrec_pyg.datasets._common import (
-    VERSION,
-    CachedDataset,
-    cache_key,
-    is_anonymous,
-    read_features,
-    read_mask,
-    save,
-    sha256,
-)
+from lirdrec_pyg.datasets._common import VERSION, CachedDataset, Transform, find_masks, read_features, read_mask
 from lirdrec_pyg.datasets._download import download
 from lirdrec_pyg.datasets._interactions import Duplicates, deduplicate, k_core, number
 from lirdrec_pyg.typing import ITEM, USER
@@ -71,7 +62,7 @@ class AmazonReviews(CachedDataset):
 
     Attributes:
         provenance (dict): Which raw files (URL, size, sha256) and arguments the data was made of, and under
-            ``'report'`` what was found in them. It is stored as ``provenance.json`` beside the processed data.
+            ``'report'`` what was found in them. ``provenance.json`` beside the processed data has a copy for people.
 
     Raises:
         ConnectionError: If a raw file is not there and can't be downloaded; says where to put it.
@@ -96,8 +87,8 @@ class AmazonReviews(CachedDataset):
         urls: Mapping[str, str] | None = None,
         checksums: Mapping[str, str] | None = None,
         progress: bool = True,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
         force_reload: bool = False,
     ) -> None:
         if version not in RELEASES:
@@ -116,8 +107,7 @@ class AmazonReviews(CachedDataset):
         self.name, self.version, self.min_rating, self.k_core = name, version, min_rating, k_core
         self.duplicates, self.text_fields, self.max_malformed = duplicates, tuple(text_fields), max_malformed
         self.features = {modality: Path(path).expanduser() for modality, path in (features or {}).items()}
-        masks = {key: path.with_name(f'{key}_mask.npy') for key, path in self.features.items()}
-        self.masks = {key: path for key, path in masks.items() if path.is_file()}
+        self.masks = find_masks(self.features)
         for modality, path in self.features.items():
             if not path.is_file():
                 raise FileNotFoundError(f"no '{path}' (argument 'features', modality '{modality}')")
@@ -128,14 +118,8 @@ class AmazonReviews(CachedDataset):
         self.file_names = {kind: url.rpartition('/')[2] for kind, url in published.items()}
         self.urls = {kind: (urls or {}).get(kind, url) for kind, url in published.items()}
         self.checksums, self.progress = dict(checksums or {}), progress
-        super().__init__(
-            str(Path(root).expanduser()),
-            transform,
-            pre_transform,
-            force_reload=force_reload or is_anonymous(pre_transform),
-        )
-        self.load(self.processed_paths[0])
-        self.provenance: dict[str, Any] = json.loads(Path(self.processed_dir, 'provenance.json').read_text())
+        super().__init__(str(Path(root).expanduser()), transform, pre_transform, force_reload)
+        self.provenance: dict[str, Any] = self.more['provenance']
 
     @property
     def raw_dir(self) -> str:
@@ -151,16 +135,18 @@ class AmazonReviews(CachedDataset):
         return unpacked if unpacked.is_file() and not path.is_file() else path
 
     @property
-    def processed_dir(self) -> str:
-        files = [*map(Path, self.raw_paths), *self.features.values(), *self.masks.values()]
-        key = cache_key(files, self._arguments(), self.pre_transform)
-        return str(Path(self.root) / self.version / 'processed' / f'{self.category}_{key}')
+    def cache(self) -> Path:
+        return Path(self.root) / self.version / 'processed'
 
     @property
-    def processed_file_names(self) -> str:
-        return 'data.pt'
+    def files(self) -> list[Path]:
+        return [*map(Path, self.raw_paths), *self.features.values(), *self.masks.values()]
 
-    def _arguments(self) -> dict[str, Any]:
+    @property
+    def label(self) -> str:
+        return f'{self.category}_'
+
+    def arguments(self) -> dict[str, Any]:
         names = ('version', 'category', 'min_rating', 'k_core', 'duplicates', 'text_fields', 'max_malformed')
         return {name: getattr(self, name) for name in names} | {'features': list(self.features)}
 
@@ -207,8 +193,9 @@ class AmazonReviews(CachedDataset):
             'without image URL': metadata.image_url.count(None),
         }
         self._add_features(data, position, report)
-        self._write_provenance(report)
-        save(self, data)
+        provenance = json.dumps(self._provenance(report), indent=2) + '\n'
+        self.write(data, provenance=json.loads(provenance))
+        write_bytes(Path(self.processed_dir) / 'provenance.json', provenance.encode())
 
     def _add_features(self, data: HeteroData, position: dict[str, int], report: dict[str, Any]) -> None:
         found: dict[str, tuple[Tensor, Tensor]] = {}
@@ -232,22 +219,18 @@ class AmazonReviews(CachedDataset):
             if not has.all():
                 data[ITEM][f'has_{modality}'] = has
 
-    def _write_provenance(self, report: dict[str, Any]) -> None:
+    def _provenance(self, report: dict[str, Any]) -> dict[str, Any]:
         urls = {self._raw_path(kind): url for kind, url in self.urls.items()}
-        provenance = {
+        return {
             'dataset': repr(self),
             'processing': VERSION,
-            'arguments': self._arguments() | {'pre_transform': repr(self.pre_transform)},
+            'arguments': self.arguments() | {'pre_transform': repr(self.pre_transform)},
             'files': [
-                {'name': path.name, 'url': urls.get(path), 'bytes': path.stat().st_size, 'sha256': sha256(path)}
-                for path in (*urls, *self.features.values(), *self.masks.values())
+                {'name': path.name, 'url': urls.get(path), 'bytes': path.stat().st_size, 'sha256': file_digest(path)}
+                for path in self.files
             ],
             'report': report,
         }
-        path = Path(self.processed_dir) / 'provenance.json'
-        temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-        temporary.write_text(json.dumps(provenance, indent=2) + '\n')
-        os.replace(temporary, path)
 
     def __repr__(self) -> str:
         return (

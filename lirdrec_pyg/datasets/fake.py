@@ -14,7 +14,7 @@ class FakeMultimodal(InMemoryDataset):
     above all others.
 
     Each user's last warm item is for test, the one before for validation, the others for training (``split``; ``time``
-    is the place in the user's history). Each warm item is in training at least once, if the users' interactions
+    is the place among the user's interactions). Each warm item is in training at least once, if the users' interactions
     suffice. Cold items, the last ones, occur in test only, each with up to four users of its block. Nothing is read
     from or written to disk.
 

@@ -2,10 +2,9 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
@@ -14,7 +13,10 @@ from lirdrec_pyg.datasets import _interactions
 from lirdrec_pyg.datasets._interactions import Array, Duplicates, deduplicate, number
 from lirdrec_pyg.typing import INTERACTS, ITEM
 
-Table = pd.DataFrame | str | os.PathLike[str]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Table: TypeAlias = 'pd.DataFrame | str | os.PathLike[str]'
 Features = Any  # a matrix, or a tuple that starts with a matrix and a bool mask
 
 
@@ -79,6 +81,8 @@ class InteractionTable:
         k_core: int = 0,
         duplicates: Duplicates = 'last',
     ) -> None:
+        import pandas as pd
+
         if k_core < 0:
             raise ValueError(f"'k_core' needs to be at least 0 (got {k_core})")
         if min_rating is not None and rating is None:
@@ -197,7 +201,9 @@ class InteractionTable:
         )
 
 
-def _read(table: Table, argument: str, columns: list[str]) -> pd.DataFrame:
+def _read(table: Table, argument: str, columns: list[str]) -> 'pd.DataFrame':
+    import pandas as pd
+
     if isinstance(table, pd.DataFrame):
         frame = table.reset_index(drop=True)
     else:
@@ -215,6 +221,8 @@ def _read(table: Table, argument: str, columns: list[str]) -> pd.DataFrame:
 
 
 def _as_ids(column: 'pd.Series[Any]') -> 'pd.Series[str]':
+    import pandas as pd
+
     missing = column.isna()
     if pd.api.types.is_float_dtype(column) and (column[~missing] == column[~missing].round()).all():
         column = column.astype('Int64')  # integers beside missing values were read as floats
@@ -222,12 +230,16 @@ def _as_ids(column: 'pd.Series[Any]') -> 'pd.Series[str]':
 
 
 def _as_numbers(column: 'pd.Series[Any]', name: str) -> Array:
+    import pandas as pd
+
     values = pd.to_numeric(column, errors='coerce').to_numpy(dtype=np.float64)
     _refuse(~np.isfinite(values), column, name, 'a number')
     return values
 
 
 def _as_times(column: 'pd.Series[Any]', name: str) -> Array:
+    import pandas as pd
+
     values = column if pd.api.types.is_datetime64_any_dtype(column) else pd.to_numeric(column, errors='coerce')
     if pd.api.types.is_datetime64_any_dtype(values) or values.isna().all():
         dates = pd.to_datetime(column, errors='coerce', utc=True, format='ISO8601')

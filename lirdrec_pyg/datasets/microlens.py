@@ -1,21 +1,14 @@
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from torch_geometric.data import HeteroData
-
-from lirdrec_pyg.datasets._common import (
-    CachedDataset,
-    cache_key,
-    is_anonymous,
-    make_folder,
-    read_features,
-    read_mask,
-    save,
-)
+from lirdrec_pyg.datasets._common import CachedDataset, Transform, find_masks, read_features, read_mask
 from lirdrec_pyg.datasets.interaction_table import InteractionTable
 from lirdrec_pyg.typing import ITEM
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class MicroLens(CachedDataset):
@@ -49,14 +42,16 @@ class MicroLens(CachedDataset):
         ValueError: If a line is not of the form above; names it.
     """
 
+    place = "pass 'cache_dir'"
+
     def __init__(
         self,
         root: str,
         name: str = 'MicroLens-50k',
         features: Mapping[str, str] | None = None,
         k_core: int = 0,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
         force_reload: bool = False,
         cache_dir: str | None = None,
     ) -> None:
@@ -67,21 +62,27 @@ class MicroLens(CachedDataset):
         pairs = [self.folder / f'{name}_pairs.{suffix}' for suffix in ('csv', 'tsv')]
         self.pairs = next((path for path in pairs if path.is_file()), pairs[1])
         self.titles = self.folder / f'{name}_titles.csv'
-        self.masks = {key: path.with_name(f'{key}_mask.npy') for key, path in self.features.items()}
-        self.masks = {key: path for key, path in self.masks.items() if path.is_file()}
-        self.files = [self.pairs, self.titles, *self.features.values(), *self.masks.values()]
+        self.masks = find_masks(self.features)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         for path in self.files:
             if not path.is_file():
                 raise FileNotFoundError(f"no '{path}': '{root}' needs to hold '{name}_pairs.tsv' (or .csv) and "
                                         f"'{name}_titles.csv'")  # fmt: skip
         covers = self.folder / f'{name}_covers'
         self.covers = sorted(covers.iterdir()) if covers.is_dir() else None
-        images = None if self.covers is None else [path.name for path in self.covers]
-        cache = self.folder / 'processed' if cache_dir is None else Path(cache_dir).expanduser() / name
-        self._processed_dir = cache / cache_key(self.files, name, list(self.features), k_core, images, pre_transform)
-        make_folder(self._processed_dir)
-        super().__init__(str(root), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0])
+        super().__init__(str(root), transform, pre_transform, force_reload)
+
+    @property
+    def cache(self) -> Path:
+        return self.folder / 'processed' if self.cache_dir is None else self.cache_dir / self.name
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.pairs, self.titles, *self.features.values(), *self.masks.values()]
+
+    def arguments(self) -> dict[str, Any]:
+        covers = None if self.covers is None else [path.name for path in self.covers]
+        return {'name': self.name, 'features': list(self.features), 'k_core': self.k_core, 'covers': covers}
 
     @property
     def raw_dir(self) -> str:
@@ -91,15 +92,9 @@ class MicroLens(CachedDataset):
     def raw_file_names(self) -> list[str]:
         return [self.pairs.name, self.titles.name]
 
-    @property
-    def processed_dir(self) -> str:
-        return str(self._processed_dir)
-
-    @property
-    def processed_file_names(self) -> str:
-        return 'data.pt'
-
     def process(self) -> None:
+        import pandas as pd
+
         interactions = _read_pairs(self.pairs)
         titles = _read_titles(self.titles)
         untitled = set(interactions['item']) - set(titles['item'])
@@ -116,13 +111,15 @@ class MicroLens(CachedDataset):
         if self.covers is not None:
             found = {path.stem: str(path) for path in self.covers}
             data[ITEM].image = [found.get(raw) for raw in table.item_ids]
-        save(self, data)
+        self.write(data)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}({self.name})'
 
 
-def _read_titles(path: Path) -> pd.DataFrame:
+def _read_titles(path: Path) -> 'pd.DataFrame':
+    import pandas as pd
+
     rows: list[list[str]] = []
     with path.open(encoding='utf-8-sig', newline='') as file:
         reader = csv.reader(file, strict=True)
@@ -140,7 +137,9 @@ def _read_titles(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=['item', 'title'], dtype=str)
 
 
-def _read_pairs(path: Path) -> pd.DataFrame:
+def _read_pairs(path: Path) -> 'pd.DataFrame':
+    import pandas as pd
+
     if path.suffix == '.csv':
         try:
             frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
@@ -156,8 +155,8 @@ def _read_pairs(path: Path) -> pd.DataFrame:
     items: list[str] = []
     times: list[int] = []
     for line, text in enumerate(path.read_text().splitlines(), start=1):
-        user, tab, history = text.partition('\t')
-        bought = history.split()
+        user, tab, rest = text.partition('\t')
+        bought = rest.split()
         if not (user and tab and bought):
             raise ValueError(f"line {line} of '{path}' needs to be a user, a tab and its items (got {text[:80]!r})")
         users += [user] * len(bought)

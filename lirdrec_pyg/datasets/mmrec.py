@@ -1,24 +1,22 @@
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch_geometric.data import HeteroData
 
+from lirdrec_pyg._io import file_digest
 from lirdrec_pyg.datasets._common import (
     CachedDataset,
-    cache_key,
-    is_anonymous,
-    make_folder,
+    Transform,
     numbers,
     read_features,
     read_ids,
     read_mask,
     read_npy,
     read_table,
-    save,
-    sha256,
 )
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
@@ -53,7 +51,8 @@ class MMRecDataset(CachedDataset):
       ``users.tsv`` with ``userID`` and a raw id, a line for each item or user.
 
     The data is processed once and kept in a folder of its own for each state of the raw files and of all arguments that
-    change it; ``pre_transform`` counts by its ``repr`` (a plain function, which has none, is applied each time).
+    change it. ``pre_transform`` counts by its class, attributes and code. A plain function has none of these: it is
+    applied each time.
 
     Args:
         root (str): The folder that holds ``<name>/``, or that folder itself.
@@ -71,12 +70,14 @@ class MMRecDataset(CachedDataset):
         ValueError: If a file does not have the form above; names the file, the line or row, and the value.
     """
 
+    place = "pass 'cache_dir'"
+
     def __init__(
         self,
         root: str,
         name: str,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
         force_reload: bool = False,
         modalities: Sequence[str] | None = None,
         cache_dir: str | None = None,
@@ -97,15 +98,21 @@ class MMRecDataset(CachedDataset):
             if modality not in found:
                 raise FileNotFoundError(f"no '{self.folder / modality}_feat.npy': the modalities found are {found}")
         self.modalities = found if modalities is None else sorted(set(modalities))
-        optional = [f'{modality}_mask.npy' for modality in self.modalities] + ['items.tsv', 'users.tsv']
-        self.files = [self.inter, *(self.folder / f'{modality}_feat.npy' for modality in self.modalities)]
-        self.files += [self.folder / file for file in optional if (self.folder / file).is_file()]
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
+        super().__init__(str(base), transform, pre_transform, force_reload)
 
-        cache = self.folder / 'processed' if cache_dir is None else Path(cache_dir).expanduser() / name
-        self._processed_dir = cache / cache_key(self.files, name, self.modalities, pre_transform)
-        make_folder(self._processed_dir)
-        super().__init__(str(base), transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0])
+    @property
+    def cache(self) -> Path:
+        return self.folder / 'processed' if self.cache_dir is None else self.cache_dir / self.name
+
+    @property
+    def files(self) -> list[Path]:
+        needed = [self.inter, *(self.folder / f'{modality}_feat.npy' for modality in self.modalities)]
+        optional = [*(f'{modality}_mask.npy' for modality in self.modalities), 'items.tsv', 'users.tsv']
+        return needed + [self.folder / name for name in optional if (self.folder / name).is_file()]
+
+    def arguments(self) -> dict[str, Any]:
+        return {'name': self.name, 'modalities': self.modalities}
 
     @property
     def raw_dir(self) -> str:
@@ -114,14 +121,6 @@ class MMRecDataset(CachedDataset):
     @property
     def raw_file_names(self) -> list[str]:
         return [path.name for path in self.files]
-
-    @property
-    def processed_dir(self) -> str:
-        return str(self._processed_dir)
-
-    @property
-    def processed_file_names(self) -> str:
-        return 'data.pt'
 
     def process(self) -> None:
         data = HeteroData()
@@ -139,7 +138,7 @@ class MMRecDataset(CachedDataset):
                 data[ITEM][f'has_{name}'] = has
             data[ITEM][f'x_{name}'] = read_features(self.folder / f'{name}_feat.npy', name, has)
         self._check_published(data)
-        save(self, data)
+        self.write(data)
 
     def _check_published(self, data: HeteroData) -> None:
         got = (data[USER].num_nodes, data[ITEM].num_nodes, data[INTERACTS].edge_index.size(1))
@@ -151,7 +150,7 @@ class MMRecDataset(CachedDataset):
             )  # fmt: skip
         for path in self.files:
             size, prefix = PUBLISHED_FILES.get(f'{self.name}/{path.name}', (0, ''))
-            if prefix and (path.stat().st_size != size or not sha256(path).startswith(prefix)):
+            if prefix and (path.stat().st_size != size or not file_digest(path).startswith(prefix)):
                 warnings.warn(
                     f"'{path}' differs from the published file, so results do not compare: {path.stat().st_size} bytes "
                     f'instead of {size}, or a sha256 that does not start with {prefix}', stacklevel=2,

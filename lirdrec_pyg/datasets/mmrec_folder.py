@@ -1,23 +1,22 @@
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
+from lirdrec_pyg._io import replacing
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 COLUMNS = {'rating': 'rating', 'time': 'timestamp', 'split': 'x_label'}
 
 
 def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
-    r"""Writes data as a folder ``<root>/<name>`` in the format of the MMRec framework, which
-    :class:`~lirdrec_pyg.datasets.MMRecDataset` loads as the same graph and features: ``<name>.inter``,
-    ``<modality>_feat.npy`` and, where items lack it, ``<modality>_mask.npy`` for each modality, ``users.tsv`` and
-    ``items.tsv`` with the raw ids as strings (the numbers from 0 where there are none). The latter also has titles,
-    texts and image URLs, where known, each on one line.
+    r"""Writes data as a folder ``<root>/<name>`` in the format of the MMRec framework.
+    :class:`~lirdrec_pyg.datasets.MMRecDataset` loads it as the same graph and features.
+
+    The folder holds ``<name>.inter``; for each modality ``<modality>_feat.npy`` and, where items lack it,
+    ``<modality>_mask.npy``; ``users.tsv`` and ``items.tsv`` with the raw ids as strings (the numbers from 0 where there
+    are none). ``items.tsv`` also has titles, texts and image URLs, where known, each on one line.
 
     Data without features can be written, too: put ``<modality>_feat.npy``, made of the texts or images in the order of
     ``items.tsv``, into the folder.
@@ -32,23 +31,23 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
 
     Raises:
         FileExistsError: If the folder is there already.
-        ValueError: If the data is a view of a split, or has users without interactions.
+        ValueError: If the data is one split, or has users without interactions.
     """
+    import pandas as pd
+
     store = data[INTERACTS]
     folder = Path(root).expanduser() / name
     if folder.name != name:
         raise ValueError(f"'name' needs to be the name of a folder (got {name!r})")
     if 'edge_label_index' in store:
-        raise ValueError("'data' needs to hold all interactions (got a view of a split, which has `edge_label_index`)")
+        raise ValueError("'data' needs to hold all interactions (got one split, which has `edge_label_index`)")
     lonely = np.bincount(store.edge_index[0].numpy(), minlength=data[USER].num_nodes) == 0
     if lonely.any():
         raise ValueError(f"'data' needs an interaction of each user (got none of {int(lonely.sum())} users, first: "
                          f'user {int(lonely.argmax())})')  # fmt: skip
     if folder.exists():
         raise FileExistsError(f"'{folder}' is there already: remove it, or pass another 'name'")
-    temporary = folder.with_name(f'.{name}.{os.getpid()}.tmp')
-    temporary.mkdir(parents=True)
-    try:
+    with replacing(folder, folder=True) as temporary:
         table = pd.DataFrame(dict(zip(['userID', 'itemID'], store.edge_index.numpy(), strict=True)))
         for key, column in COLUMNS.items():
             if key in store:
@@ -61,9 +60,6 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
                 np.save(temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy(), allow_pickle=False)
         _write_nodes(temporary / 'users.tsv', data, USER, ['raw_id'])
         _write_nodes(temporary / 'items.tsv', data, ITEM, ['raw_id', 'title', 'text', 'image_url'])
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

@@ -1,16 +1,18 @@
 import io
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import HeteroData, download_url
+from torch_geometric.data import download_url
 
-from lirdrec_pyg.datasets._common import CachedDataset, cache_key, is_anonymous, numbers, read_table, read_zip, save
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+from lirdrec_pyg._io import write_bytes
+from lirdrec_pyg.datasets import _interactions
+from lirdrec_pyg.datasets._common import CachedDataset, Transform, numbers, read_table, read_zip
+from lirdrec_pyg.datasets._interactions import deduplicate, number
+from lirdrec_pyg.typing import ITEM
 
 GENRES = (  # noqa: SIM905
     "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
@@ -51,8 +53,8 @@ class MovieLens100K(CachedDataset):
         wheel: str | None = None,
         min_rating: float = 4.0,
         k_core: int = 5,
-        transform: Callable[[HeteroData], HeteroData] | None = None,
-        pre_transform: Callable[[HeteroData], HeteroData] | None = None,
+        transform: Transform | None = None,
+        pre_transform: Transform | None = None,
         force_reload: bool = False,
     ) -> None:
         if k_core < 0:
@@ -60,21 +62,22 @@ class MovieLens100K(CachedDataset):
         self.wheel = wheel
         self.min_rating = float(min_rating)
         self.k_core = k_core
-        super().__init__(root, transform, pre_transform, force_reload=force_reload or is_anonymous(pre_transform))
-        self.load(self.processed_paths[0])
+        super().__init__(root, transform, pre_transform, force_reload)
 
     @property
     def raw_file_names(self) -> list[str]:
         return ['ml-100k.inter', 'ml-100k.item']
 
     @property
-    def processed_dir(self) -> str:
-        files = [Path(path) for path in self.raw_paths]
-        return str(Path(self.root) / 'processed' / cache_key(files, self.min_rating, self.k_core, self.pre_transform))
+    def cache(self) -> Path:
+        return Path(self.root) / 'processed'
 
     @property
-    def processed_file_names(self) -> str:
-        return 'data.pt'
+    def files(self) -> list[Path]:
+        return [Path(path) for path in self.raw_paths]
+
+    def arguments(self) -> dict[str, Any]:
+        return {'min_rating': self.min_rating, 'k_core': self.k_core}
 
     def download(self) -> None:
         if self.wheel is not None:
@@ -96,9 +99,7 @@ class MovieLens100K(CachedDataset):
                 path.unlink(missing_ok=True)
             contents = _convert(files['u.data'], files['u.item'])
         for name, content in contents.items():
-            temporary = Path(self.raw_dir) / f'{name}.tmp'
-            temporary.write_bytes(content)
-            os.replace(temporary, Path(self.raw_dir) / name)
+            write_bytes(Path(self.raw_dir) / name, content)
 
     def process(self) -> None:
         path, path_item = map(Path, self.raw_paths)
@@ -109,21 +110,16 @@ class MovieLens100K(CachedDataset):
             numbers(ratings, column, path, integer=True)
         movies = read_table(path_item, ['item_id', 'movie_title', 'release_year', 'class'])
         ratings = ratings[(ratings['rating'] >= self.min_rating) & ratings['item_id'].isin(movies['item_id'])]
-        ratings = ratings.drop_duplicates(['user_id', 'item_id'], keep='last')
-        size = -1
-        while size != len(ratings):
-            size = len(ratings)
-            for column in ('user_id', 'item_id'):
-                ratings = ratings[ratings.groupby(column)[column].transform('size') >= self.k_core]
-        if size == 0:
+        user_ids, user = np.unique(ratings['user_id'], return_inverse=True)
+        item_ids, item = np.unique(ratings['item_id'], return_inverse=True)
+        rows = deduplicate(user, item)
+        rows = rows[_interactions.k_core(user[rows], item[rows], self.k_core)]
+        if len(rows) == 0:
             raise ValueError(f"'min_rating' {self.min_rating} and 'k_core' {self.k_core} leave no interactions")
-        users = sorted(ratings['user_id'].unique(), key=int)
-        items = sorted(ratings['item_id'].unique(), key=int)
-        movies = movies.set_index('item_id').loc[items]
+        time, rating = (ratings[column].to_numpy()[rows] for column in ('timestamp', 'rating'))
+        data, _ = number(user[rows], item[rows], user_ids.tolist(), item_ids.tolist(), time, rating)
+        movies = movies.set_index('item_id').loc[data[ITEM].raw_id]
 
-        data = HeteroData()
-        data[USER].num_nodes, data[USER].raw_id = len(users), users
-        data[ITEM].num_nodes, data[ITEM].raw_id = len(items), items
         years = [year if re.fullmatch(r'\d{4}', year) else '' for year in movies['release_year']]
         named = zip(movies['movie_title'], years, strict=True)
         data[ITEM].title = [f'{title} ({year})' if year else title for title, year in named]
@@ -133,17 +129,7 @@ class MovieLens100K(CachedDataset):
         )
         texts = movies['movie_title'] + ' ' + movies['class']
         data[ITEM].x_text = _tf_idf([re.findall(r"[^\W_]+(?:['-][^\W_]+)*", text.lower()) for text in texts])
-        position = {raw: i for i, raw in enumerate(users)}
-        user = np.array([position[raw] for raw in ratings['user_id']], dtype=np.int64)
-        position = {raw: i for i, raw in enumerate(items)}
-        item = np.array([position[raw] for raw in ratings['item_id']], dtype=np.int64)
-        time = ratings['timestamp'].to_numpy()
-        order = np.lexsort((item, time, user))
-        store = data[INTERACTS]
-        store.edge_index = torch.from_numpy(np.stack([user[order], item[order]]))
-        store.time = torch.from_numpy(time[order])
-        store.rating = torch.from_numpy(ratings['rating'].to_numpy(dtype=np.float32)[order])
-        save(self, data)
+        self.write(data)
 
     def __repr__(self) -> str:
         return f'{self.__class__.__name__}(min_rating={self.min_rating}, k_core={self.k_core})'
