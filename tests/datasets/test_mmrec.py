@@ -8,6 +8,7 @@ import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from lirdrec_pyg._io import file_digest
 from lirdrec_pyg.datasets import MMRecDataset, mmrec
 from lirdrec_pyg.datasets._common import read_features
 from lirdrec_pyg.typing import INTERACTS, modalities
@@ -166,7 +167,7 @@ def test_mmrec_published(root, monkeypatch):
     monkeypatch.setitem(mmrec.PUBLISHED, 'baby', (2, 4, 5))
     for name in ('baby.inter', 'image_feat.npy', 'text_feat.npy'):
         path = folder / name
-        monkeypatch.setitem(mmrec.PUBLISHED_FILES, f'baby/{name}', (path.stat().st_size, mmrec.sha256(path)[:8]))
+        monkeypatch.setitem(mmrec.PUBLISHED_FILES, f'baby/{name}', (path.stat().st_size, file_digest(path)[:8]))
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         MMRecDataset(str(root), 'baby', force_reload=True)

@@ -98,7 +98,7 @@ def test_what_is_refused(tmp_path):
     root = str(tmp_path)
     with pytest.raises(ValueError, match=r"'name' needs to be the name of a folder \(got 'a/b'\)"):
         save_mmrec(data, root, 'a/b')
-    with pytest.raises(ValueError, match='got a view of a split'):
+    with pytest.raises(ValueError, match='got one split'):
         save_mmrec(FixedSplit()(data)[0], root, 'fake')
     size = data['user'].num_nodes
     odd = data.clone()
