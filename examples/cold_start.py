@@ -15,7 +15,6 @@ neighbours of each item are given to another one, the wrong graph that the paper
 """
 
 import argparse
-import contextlib
 import csv
 import fcntl
 import json
@@ -29,9 +28,9 @@ import torch
 from torch_geometric.data import HeteroData
 
 import lirdrec_pyg
-from lirdrec_pyg import Callback, Embeddings, LIRDRec, Popularity, Recommender, evaluate, fit
+from lirdrec_pyg import Callback, Embeddings, LIRDRec, Popularity, Recommender, Trainer, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset, MovieLens100K
-from lirdrec_pyg.nn import FREEDOM, VBPR, ContentKNN
+from lirdrec_pyg.nn import FREEDOM, VBPR, ContentKNN, SampledSoftmax
 from lirdrec_pyg.transforms import DCT, ColdItemSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO, modalities
 
@@ -136,16 +135,17 @@ def run(data: HeteroData, name: str, graph: str, ids: str, seed: int, settings: 
     if name not in ('ContentKNN', 'Popularity'):
         kwargs['hidden_channels'] = settings['hidden_channels']
     if name == 'LIRDRec-softmax':
-        kwargs |= {'loss': 'softmax', 'scoring': 'cosine'}
+        kwargs['objective'] = SampledSoftmax()
     if name in ('LIRDRec', 'LIRDRec-softmax', 'FREEDOM'):
         kwargs['num_item_layers'] = int(graph != 'none')
     if name == 'ContentKNN':
         kwargs['weights'] = weights
     model = MODELS[name].from_data(train, seed=seed, **kwargs)
+    if name == 'LIRDRec-softmax':
+        model.set_power(0)  # scored by cosines
     clock = time.perf_counter()
     best = BestOnColdItems(train, val, ids, settings['patience'])
-    with contextlib.suppress(EarlyStop):
-        fit(model, train, epochs=settings['epochs'], lr=settings['lr'], seed=seed, callbacks=[best], progress=False)
+    fit(model, train, epochs=settings['epochs'], lr=settings['lr'], seed=seed, callbacks=[best], progress=False)
     if best.epoch:
         model.load_state_dict(best.state)
     embeddings = encode(model.eval(), train, ids)
@@ -181,7 +181,7 @@ def untied(embeddings: Embeddings, seed: int) -> Embeddings:
 def encode(model: Recommender, train: HeteroData, ids: str) -> Embeddings:
     r"""Returns the embeddings, for which the ID rows of cold items are what ``ids`` says."""
     if ids in ('', 'untrained'):
-        return model.encode(train)
+        return model(train)
     cold, table = train[ITEM].cold, model.get_parameter('item')
     trained = table.detach().clone()
     if ids == 'zero':
@@ -191,33 +191,30 @@ def encode(model: Recommender, train: HeteroData, ids: str) -> Embeddings:
     else:
         projected = [model.get_submodule(f'projections.{m}')(train[ITEM][f'x_{m}'][cold]) for m in modalities(train)]
         table[cold] = torch.stack(projected).mean(dim=0)
-    out = model.encode(train)
+    out = model(train)
     table.copy_(trained)
     return out
 
 
-class EarlyStop(Exception):
-    r"""Ends training."""
-
-
 class BestOnColdItems(Callback):
-    r"""Keeps the weights with the best recall of the validation items among all cold ones: any positive of the
-    validation view is a cold item, and among all items models with IDs find next to none of them."""
+    r"""Keeps the weights with the best recall of the validation items among all cold ones, and ends training when it
+    no longer grows. Any positive of the validation split is a cold item, and among all items models with IDs find next
+    to none of them."""
 
     def __init__(self, train: HeteroData, val: HeteroData, ids: str, patience: int) -> None:
         self.train, self.val, self.ids, self.patience = train, val, ids, patience
         self.epoch, self.value = 0, float('-inf')
         self.state: dict[str, torch.Tensor] = {}
 
-    def on_epoch(self, model: Recommender, row: dict[str, float]) -> None:
-        embeddings = encode(model.eval(), self.train, self.ids)
+    def on_epoch(self, trainer: Trainer, row: dict[str, float]) -> None:
+        embeddings = encode(trainer.model.eval(), self.train, self.ids)
         cold = self.train[ITEM].cold
         value = evaluate(embeddings, self.val, k=20, metrics=['recall'], candidates=cold)['recall@20']
         if value > self.value:
-            self.epoch, self.value = int(row['epoch']), value
-            self.state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        elif row['epoch'] - self.epoch > self.patience:
-            raise EarlyStop
+            self.epoch, self.value = trainer.epoch, value
+            self.state = {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+        elif trainer.epoch - self.epoch > self.patience:
+            trainer.stop()
 
 
 def read(path: Path) -> list[dict[str, str]]:

@@ -21,8 +21,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LIRDRec, evaluate, fit, load_model
+from lirdrec_pyg import LIRDRec, Recommender, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal, MovieLens100K
+from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
@@ -51,9 +52,8 @@ def main() -> None:
         )[0]
         user, item = data[INTERACTS].edge_index
         data[INTERACTS].time = user + 10 * data[INTERACTS].time + torch.where(item >= 260, 7 * (item - 260), 0)
-    data[INTERACTS].split = RandomSplit(seed=args.seed).assign(
-        data
-    )  # once, so that no training sees what tests another
+    # Once, so that no training sees what tests another.
+    data[INTERACTS].split = RandomSplit(seed=args.seed).assign(data)
     data, day_of = by_arrival(data, args.days)
     with tempfile.TemporaryDirectory() as folder:
         live(data, day_of, args, args.out or Path(folder))
@@ -92,46 +92,33 @@ def until(data: HeteroData, day_of: dict[str, Tensor], day: int) -> HeteroData:
     return data
 
 
-def train_on(data: HeteroData, checkpoint: Path, args: Any, start: LIRDRec | None = None) -> tuple[LIRDRec, HeteroData]:
-    r"""Trains on the training part of the data, from a model of fewer users if there is one."""
+def train_on(data: HeteroData, checkpoint: Path, args: Any, start: Path | None = None) -> Recommender:
+    r"""Trains on the training part of the data, from an earlier checkpoint if there is one."""
     train, val, test = FixedSplit()(Compose([DCT(), ItemKNNGraph(K)])(data))
     train = InteractionGraph()(train)
-    model = LIRDRec.from_data(train, seed=args.seed, loss='softmax', scoring='cosine')
-    if start is not None:
-        warm_start(model, start)
+    if start is None:
+        model: Recommender = LIRDRec.from_data(train, seed=args.seed, objective=SampledSoftmax())
+        model.set_power(0)  # scores are cosines, which serve new items better
+    else:
+        model = load_model(start, train)  # who was known keeps its vectors, by raw id
     clock = time.perf_counter()
-    result = fit(
-        model, train, val, epochs=args.epochs, patience=5, seed=args.seed, checkpoint=checkpoint, progress=False
-    )
-    recall = evaluate(model.encode(train), test, k=20, metrics=['recall'])['recall@20']
+    settings = {'epochs': args.epochs, 'patience': 5, 'seed': args.seed, 'progress': False}
+    result = fit(model, train, val, checkpoint=checkpoint, overwrite=True, **settings)
+    recall = evaluate(model(train), test, k=20, metrics=['recall'])['recall@20']
     how = 'from scratch' if start is None else 'warm-started'
     print(
         f'  trained {how} on {train[USER].num_nodes} users and {train[ITEM].num_nodes} items: best epoch '
         f'{result.best_epoch}, {time.perf_counter() - clock:.1f} s, test recall@20 {recall:.4f}'
     )
-    return model, train
-
-
-@torch.no_grad()
-def warm_start(model: LIRDRec, start: LIRDRec) -> None:
-    r"""Copies the weights of a model of the first users; the others start as the mean of these."""
-    tables = {}
-    for name, value in start.state_dict().items():
-        new = model.state_dict()[name]
-        if new.shape != value.shape:
-            value = torch.cat([value, value.mean(dim=0).expand(len(new) - len(value), *value.shape[1:])])
-        tables[name] = value
-    model.load_state_dict(tables)
+    return model
 
 
 def live(data: HeteroData, day_of: dict[str, Tensor], args: Any, folder: Path) -> None:
     r"""Serves the model of day 0 for the whole week, then trains again."""
     print('Day 0')
-    train_on(until(data, day_of, 0), folder / 'model.pt', args)
-    model = load_model(LIRDRec, folder / 'model.pt')
+    model = train_on(until(data, day_of, 0), folder / 'model.pt', args)
     today = InteractionGraph()(Compose([DCT(), ItemKNNGraph(K)])(until(data, day_of, 0)))  # nothing held out
-    with torch.no_grad():
-        retriever = Retriever(model.encode(today), seen=today, index=args.index)
+    retriever = Retriever(model(today), seen=today, index=args.index)
     layers = item_layers(model, today)
     print(f'  serving {retriever}')
 
@@ -164,7 +151,7 @@ def live(data: HeteroData, day_of: dict[str, Tensor], args: Any, folder: Path) -
 
     print(f'The week is over: {Retriever.load(folder / "retriever", checkpoint=folder / "model.pt")}')
     train_on(until(data, day_of, args.days), folder / 'scratch.pt', args)
-    train_on(until(data, day_of, args.days), folder / 'model.pt', args, start=model)
+    train_on(until(data, day_of, args.days), folder / 'model.pt', args, start=folder / 'model.pt')
 
 
 def see(retriever: Retriever, pairs: dict[str, list[str]]) -> None:

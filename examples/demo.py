@@ -49,14 +49,14 @@ def main() -> None:
     table = {}
     for name, (model, lr) in models.items():
         fit(model, train, val, lr=lr, epochs=args.epochs, patience=20, seed=args.seed)
-        table[name] = evaluate(model.encode(train), test, k=[10, 20], candidates=~new_items)
+        table[name] = evaluate(model(train), test, k=[10, 20], candidates=~new_items)
 
     columns = list(table['LIRDRec'])
     print('\nTest set  ' + ''.join(f'{name:>12}' for name in columns))
     for name, metrics in table.items():
         print(f'{name:<10}' + ''.join(f'{metrics[column]:>12.4f}' for column in columns))
 
-    embeddings = models['LIRDRec'][0].encode(train)
+    embeddings = models['LIRDRec'][0](train)
     test[INTERACTS].edge_label_index = left_out
     recall = evaluate(embeddings, test, k=10, metrics=['recall'], candidates=new_items)['recall@10']
     num_new = int(new_items.sum())

@@ -32,11 +32,10 @@ from torch.optim import SGD
 from torch_geometric.data import HeteroData
 
 import lirdrec_pyg
-from lirdrec_pyg import Callback, Embeddings, LIRDRec, Recommender, evaluate, fit
+from lirdrec_pyg import Callback, Embeddings, LIRDRec, Recommender, Trainer, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset, MovieLens100K
-from lirdrec_pyg.nn import FREEDOM, VBPR
-from lirdrec_pyg.nn.objectives import softmax_loss
-from lirdrec_pyg.training.probes import GradientBiasProbe
+from lirdrec_pyg.nn import BPR, FREEDOM, VBPR, SampledSoftmax
+from lirdrec_pyg.training import GradientBiasProbe
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, modalities
 
@@ -133,6 +132,9 @@ def run(config: Config, root: Path, cache_dir: str | None) -> list[dict[str, Any
     model, ids, features = build(config, train)
     probe = GradientBiasProbe(train, ids, features)
     recall = PartRecall(config, train, val)
+    rate: dict[str, Any] = {'lr': config['lr']}
+    if config['optimizer'] == 'sgd':
+        rate = {'optimizer': lambda params: SGD(params, lr=config['lr'])}
     try:
         fit(
             model,
@@ -140,11 +142,10 @@ def run(config: Config, root: Path, cache_dir: str | None) -> list[dict[str, Any
             val,
             epochs=config['epochs'],
             patience=config['epochs'],
-            lr=config['lr'],
             seed=config['seed'],
-            optimizer=(lambda params: SGD(params, lr=config['lr'])) if config['optimizer'] == 'sgd' else None,
             callbacks=[recall, probe],
             progress=False,
+            **rate,
         )
     except (FloatingPointError, ValueError) as error:  # the rate was too high: the epochs before count
         if 'finite' not in str(error):
@@ -172,7 +173,7 @@ def run(config: Config, root: Path, cache_dir: str | None) -> list[dict[str, Any
 
 
 def load(config: Config, root: Path, cache_dir: str | None) -> tuple[HeteroData, HeteroData]:
-    r"""Returns the training view, as all models need it, and the validation view."""
+    r"""Returns the training split, as all models need it, and the validation split."""
     if config['dataset'] == 'scientific':
         data = MMRecDataset(str(root / 'amazon_scientific_2018'), 'scientific', cache_dir=cache_dir)[0]
         train, val, _ = FixedSplit()(data)
@@ -228,42 +229,23 @@ def lirdrec_with_ids(train: HeteroData, seed: int, **kwargs: Any) -> LIRDRec:
     return model
 
 
-class SoftmaxVBPR(VBPR):
-    r"""VBPR, trained by the softmax over the cosines with all items."""
-
-    def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        z_user, z_item = self.encode(data)
-        return softmax_loss(normalize(z_user.index_select(0, user)), normalize(z_item), pos)
-
-
-class SoftmaxFREEDOM(FREEDOM):
-    r"""FREEDOM, trained by the softmax over the cosines with all items, on embeddings and on projections."""
-
-    def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        z_user, z_item = self.encode(data)
-        u = normalize(z_user.index_select(0, user))
-        loss = softmax_loss(u, normalize(z_item), pos)
-        for name, projection in self.projections.items():
-            loss = loss + self.reg_weight * softmax_loss(u, normalize(projection(data[ITEM][f'x_{name}'])), pos)
-        return loss
-
-
 def build(config: Config, train: HeteroData) -> tuple[Recommender, list[str], dict[str, str]]:
     r"""Returns a model, its ID table and its projections with what each of them reads."""
-    kwargs = {'seed': config['seed'], 'hidden_channels': config['hidden_channels']}
+    objective = {'bpr': BPR, 'softmax': SampledSoftmax}[config['loss']]()
+    kwargs = {'seed': config['seed'], 'hidden_channels': config['hidden_channels'], 'objective': objective}
     features = {f'projections.{name}': f'x_{name}' for name in modalities(train)}
     ids = 'item'
     if config['model'] == 'LIRDRec':
         features = {f'encoders.{name}': f'x_{name}' for name in modalities(train)} | {'shared_encoder': 'spectrum'}
         ids = 'encoders.id.weight'
-        kwargs['loss'] = config['loss']
         if config['parts'] == 'features':
             return LIRDRec.from_data(train, **kwargs), [], features
         model: Recommender = lirdrec_with_ids(train, **kwargs)
     elif config['model'] == 'VBPR':
-        model = {'bpr': VBPR, 'softmax': SoftmaxVBPR}[config['loss']].from_data(train, **kwargs)
+        penalty = {} if config['loss'] == 'bpr' else {'reg_weight': 0.0}  # cosines have no length to penalise
+        model = VBPR.from_data(train, **penalty, **kwargs)
     else:  # all interactions in each epoch, so that both objectives see one graph
-        model = {'bpr': FREEDOM, 'softmax': SoftmaxFREEDOM}[config['loss']].from_data(train, dropout=0.0, **kwargs)
+        model = FREEDOM.from_data(train, dropout=0.0, **kwargs)
 
     table = model.get_parameter(ids)
     with torch.no_grad():
@@ -295,12 +277,12 @@ class PartRecall(Callback):
         self.epochs: list[dict[str, Any]] = []
 
     @torch.no_grad()
-    def on_epoch(self, model: Recommender, row: dict[str, float]) -> None:
+    def on_epoch(self, trainer: Trainer, row: dict[str, float]) -> None:
         found: dict[str, Any] = {'train_loss': row['loss'], 'recall': row['recall@20']}
         found |= {'recall_ids': '', 'recall_features': ''}
         if self.config['parts'] == 'both' and self.config['model'] != 'FREEDOM':
-            user, item = model.encode(self.train)
-            d = self.config['hidden_channels']
+            model, d = trainer.model, self.config['hidden_channels']
+            user, item = model(self.train)
             start = d * list(model.encoders).index('id') if isinstance(model, LIRDRec) else 0
             own = torch.zeros(item.size(1), dtype=torch.bool)
             own[start : start + d] = True

@@ -81,12 +81,12 @@ def main() -> None:
             seed=seed,
         )
         seconds = time.perf_counter() - clock
-        metrics = evaluate(model.encode(train), test, k=[5, 10, 20, 50], metrics=['recall', 'ndcg', 'precision', 'map'])
+        metrics = evaluate(model(train), test, k=[5, 10, 20, 50], metrics=['recall', 'ndcg', 'precision', 'map'])
         results.append({f'test_{key}': value for key, value in metrics.items()})
         print(f'seed {seed}: best epoch {result.best_epoch}, {seconds:.0f} s')
         print('  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
         if args.rows:
-            row |= {'best_epoch': result.best_epoch, 'epochs': len(result.history), 'seconds': round(seconds, 1)}
+            row |= {'best_epoch': result.best_epoch, 'epochs': len(result.log), 'seconds': round(seconds, 1)}
             row |= {'val_recall@20': result.best_value} | results[-1] | environment(args.device)
             append_row(args.rows, row)
     if len(results) > 1:

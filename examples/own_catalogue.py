@@ -18,6 +18,7 @@ from torch_geometric.transforms import Compose
 from lirdrec_pyg import LIRDRec, evaluate, fit, recommend
 from lirdrec_pyg.datasets import InteractionTable
 from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
+from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, LeaveLastOut
 
 PRODUCTS = """sku,name,description
@@ -66,9 +67,10 @@ def main() -> None:
     data = Compose([DCT(), ItemKNNGraph(k=min(4, len(table.item_ids)))])(data)
     train, val, test = LeaveLastOut()(data)
     train = InteractionGraph()(train)
-    model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, loss='softmax', scoring='cosine')
+    model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, objective=SampledSoftmax())
+    model.set_power(0)  # scores are cosines, which serve new products better
     fit(model, train, val, epochs=args.epochs, lr=1e-2, monitor='recall@5', seed=args.seed, progress=False)
-    embeddings = model.encode(train)
+    embeddings = model(train)
     print({name: round(value, 3) for name, value in evaluate(embeddings, test, k=5).items()})
 
     file = args.folder / 'recommendations.csv'
