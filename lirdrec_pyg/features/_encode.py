@@ -1,7 +1,8 @@
 import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lirdrec_pyg.features._shards import Shards, check_job, digest, finished, identity, manifest, sha256, write
+from lirdrec_pyg._io import digest, replacing, write_bytes
+from lirdrec_pyg.features._shards import (
+    Shards,
+    check_job,
+    content_of,
+    finished,
+    identify,
+    manifest,
+    probes,
+    warn_of_another,
+)
 
 Encoder = Callable[[list[Any]], Any]  # a batch of inputs -> a matrix with a row for each
 
@@ -52,37 +63,55 @@ def encode(
     half: bool,
     resume: bool,
     progress: bool,
-    stamps: Mapping[str, object],
+    contents: Callable[[Path], Sequence[object]],
 ) -> EncodedFeatures:
-    r"""Encodes inputs piece by piece. ``prepare`` makes an input ready, returns :obj:`None` if there is none, or raises
-    :class:`Unreadable`; ``stamps`` are the states of the files that inputs name."""
+    r"""Encodes inputs piece by piece.
+
+    ``prepare`` makes an input ready, returns :obj:`None` if there is none, or raises :class:`Unreadable`. ``contents``
+    returns what tells each input from others; the file that it is given may keep digests.
+    """
     ids = check_job('modality', modality, len(inputs), batch_size, ids)
     folder = Path(folder)
-    key = digest([*inputs, ids, identity(encoder), half, stamps])
+    encoder_is = identify(encoder)
+    key = digest(contents(folder / f'.{modality}_files.json'), ids, encoder_is.key, half)
     path, mask = folder / f'{modality}_feat.npy', folder / f'{modality}_mask.npy'
     manifest_path = folder / f'{modality}_manifest.json'
+
+    def agrees(stored: dict[int, npt.NDArray[Any]]) -> bool:
+        return encoder_is.whole or _agrees(encoder, [prepare(inputs[row]) for row in stored], stored, batch_size)
+
     if resume and (known := finished(manifest_path, key, sha256=path, mask_sha256=mask)) is not None:
         has = np.load(mask) if mask.is_file() else np.ones(len(inputs), dtype=bool)
-        return EncodedFeatures(_load(path), torch.from_numpy(has), path, known)
+        x = np.load(path, mmap_mode='r')
+        if agrees({row: x[row] for row in probes(np.flatnonzero(has).tolist(), inputs, 8)}):
+            return EncodedFeatures(_load(path), torch.from_numpy(has), path, known)
+        warn_of_another('encoder', path)
+        resume = False
 
-    shards = Shards(folder, modality, key, len(inputs), shard_size, resume)
+    shards = Shards(folder, modality, key, len(inputs), shard_size, '.npz', resume)
+    stored = {}
+    for rows, file in [] if encoder_is.whole else shards.done():
+        if (piece := _read_piece(file)) is not None:
+            stored.update({rows[place]: piece['x'][place] for place in np.flatnonzero(piece['has']).tolist()})
+    if stored and not agrees({row: stored[row] for row in probes(list(stored), inputs, 8)}):
+        warn_of_another('encoder', shards.folder)
+        shards.restart()
+
     width, unreadable = 0, []
     has = np.zeros(len(inputs), dtype=bool)
     bar = tqdm(total=len(inputs), desc=modality, unit='item', disable=not progress)
     for rows, file in shards:
-        file = file.with_suffix('.npz')
-        if not file.is_file():
+        if (piece := _read_piece(file)) is None:
             buffer = io.BytesIO()
-            np.savez(buffer, allow_pickle=False, **_encode_rows(inputs, rows, encoder, prepare, batch_size, half))
-            write(file, buffer.getvalue())
-        with np.load(file) as piece:
-            has[rows.start : rows.stop] = piece['has']
-            unreadable += json.loads(str(piece['unreadable']))
-            if piece['x'].shape[1]:
-                if width not in (0, piece['x'].shape[1]):
-                    raise ValueError(f"'encoder' needs to return rows of one width (got {width} and "
-                                     f'{piece["x"].shape[1]})')  # fmt: skip
-                width = piece['x'].shape[1]
+            piece = _encode_rows(inputs, rows, encoder, prepare, batch_size, half)
+            np.savez(buffer, allow_pickle=False, **piece)
+            write_bytes(file, buffer.getvalue())
+        has[rows.start : rows.stop] = piece['has']
+        unreadable += json.loads(str(piece['unreadable']))
+        if piece['x'].shape[1]:
+            if width not in (0, piece['x'].shape[1]):
+                raise ValueError(f"'encoder' needs to return rows of one width (got {width} and {piece['x'].shape[1]})")
+            width = piece['x'].shape[1]
         bar.update(len(rows))
     bar.close()
     if width == 0:
@@ -93,36 +122,31 @@ def encode(
         )
 
     dtype = np.float16 if half else np.float32
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        out = np.lib.format.open_memmap(temporary, mode='w+', dtype=dtype, shape=(len(inputs), width))
+    with replacing(path) as temporary, temporary.open('wb') as out:
+        header = {'descr': np.dtype(dtype).str, 'fortran_order': False, 'shape': (len(inputs), width)}
+        np.lib.format.write_array_header_1_0(out, header)
         for rows, file in shards:
-            with np.load(file.with_suffix('.npz')) as piece:
-                out[rows.start : rows.stop] = piece['x'] if piece['x'].shape[1] else 0
-        out.flush()
-        del out
+            x = np.load(file)['x']
+            out.write(x.tobytes() if x.shape[1] else bytes(len(rows) * width * np.dtype(dtype).itemsize))
         if has.all():
             mask.unlink(missing_ok=True)
         else:
             content = io.BytesIO()
             np.save(content, has)
-            write(mask, content.getvalue())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            write_bytes(mask, content.getvalue())
     entries = manifest(
         manifest_path,
         ids,
         len(inputs),
         modality=modality,
-        **identity(encoder),
+        **encoder_is.entries,
         dim=width,
         dtype=np.dtype(dtype).name,
         missing=int((~has).sum()) - len(unreadable),
         unreadable=len(unreadable),
         unreadable_examples=unreadable[:10],
-        sha256=sha256(path),
-        mask_sha256=sha256(mask),  # None: all items have features
+        sha256=content_of(path),
+        mask_sha256=content_of(mask),  # None: all items have features
         key=key,
     )
     shards.remove()
@@ -131,6 +155,32 @@ def encode(
 
 def _load(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path).astype(np.float32, copy=False))
+
+
+def _read_piece(file: Path) -> dict[str, npt.NDArray[Any]] | None:
+    r"""Returns the content of a piece, :obj:`None` if there is none or it is damaged."""
+    try:
+        with np.load(file) as piece:
+            return {name: piece[name] for name in ('x', 'has', 'unreadable')}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _agrees(encoder: Encoder, batch: list[Any], stored: dict[int, npt.NDArray[Any]], batch_size: int) -> bool:
+    r"""Whether an encoder gives what is stored, up to the noise between an input alone and among others."""
+    expected = np.stack([row.astype(np.float32) for row in stored.values()])
+    outs = [_call(encoder, batch[start : start + batch_size]) for start in range(0, len(batch), batch_size)]
+    if any(out.shape[1] != expected.shape[1] for out in outs):
+        return False
+    found = np.concatenate(outs)
+    noise = _distance(np.concatenate([_call(encoder, [one]) for one in batch[:2]]), found[:2])
+    half = next(iter(stored.values())).dtype == np.float16
+    return _distance(found, expected) <= min(0.05, 4 * noise + (1e-3 if half else 1e-4))
+
+
+def _distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
+    r"""Returns the largest distance of two rows in terms of the length of the second."""
+    return float((np.linalg.norm(x - y, axis=1) / np.maximum(np.linalg.norm(y, axis=1), 1e-6)).max())
 
 
 def _encode_rows(

@@ -1,14 +1,14 @@
 r"""Long jobs in pieces: what is finished stays on disk, so a job that dies loses at most one piece."""
 
-import hashlib
 import json
-import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from lirdrec_pyg._io import digest, file_digest, try_digest, write_bytes
 
 PACKAGES = ('lirdrec-pyg', 'torch', 'transformers', 'sentence-transformers', 'timm', 'pillow')
 
@@ -22,67 +22,79 @@ class Shards:
         key (str): What the job is made of; pieces of another key or ``size`` are thrown away, with a warning.
         count (int): The number of inputs.
         size (int): The number of inputs in a piece.
+        suffix (str): The suffix of the files of the pieces.
         resume (bool): Whether to go on with pieces that are there.
     """
 
-    def __init__(self, folder: Path, name: str, key: str, count: int, size: int, resume: bool) -> None:
+    def __init__(self, folder: Path, name: str, key: str, count: int, size: int, suffix: str, resume: bool) -> None:
         if size < 1:
             raise ValueError(f"'shard_size' needs to be positive (got {size})")
         self.folder = folder / f'.{name}_shards'
-        self.count, self.size = count, size
-        path, key = self.folder / 'key.txt', f'{key} {size}'
-        if self.folder.is_dir():
-            known = path.read_text() if path.is_file() else ''
-            if not resume or known != key:
-                if resume:
-                    warnings.warn(f"'{self.folder}' holds pieces of another job: these are thrown away", stacklevel=4)
-                shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write(path, key.encode())
+        self.count, self.size, self.suffix = count, size, suffix
+        self.key = f'{key} {size}'.encode()
+        path = self.folder / 'key.txt'
+        if self.folder.is_dir() and not (resume and path.is_file() and path.read_bytes() == self.key):
+            if resume:
+                warnings.warn(f"'{self.folder}' holds pieces of another job: these are thrown away", stacklevel=4)
+            shutil.rmtree(self.folder)
+        write_bytes(path, self.key)
 
     def __iter__(self) -> Iterator[tuple[range, Path]]:
         r"""Yields the inputs of each piece and its file."""
         for number, start in enumerate(range(0, self.count, self.size)):
-            yield range(start, min(start + self.size, self.count)), self.folder / f'{number:06d}'
+            yield range(start, min(start + self.size, self.count)), self.folder / f'{number:06d}{self.suffix}'
+
+    def done(self) -> list[tuple[range, Path]]:
+        r"""Returns up to four of the pieces that are there, from the first to the last."""
+        found = [(rows, file) for rows, file in self if file.is_file()]
+        return found[:: max(1, len(found) // 4)][:4]
+
+    def restart(self) -> None:
+        r"""Throws all pieces away."""
+        shutil.rmtree(self.folder)
+        write_bytes(self.folder / 'key.txt', self.key)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
 
 
-def write(path: Path, content: bytes) -> None:
-    r"""Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+class Identity(NamedTuple):
+    r"""What is known of an encoder.
+
+    Args:
+        entries (dict): What the manifest says of it.
+        key (str): A digest that no encoder shares that is known to be another one.
+        whole (bool): Whether the digest covers all that its results depend on. If not, its results are compared.
+    """
+
+    entries: dict[str, Any]
+    key: str
+    whole: bool
 
 
-def digest(parts: Iterable[object]) -> str:
-    r"""Returns the sha256 of the ``repr`` of all parts."""
-    out = hashlib.sha256()
-    for part in parts:
-        out.update(repr(part).encode() + b'\0')
-    return out.hexdigest()
+def identify(encoder: object) -> Identity:
+    r"""Tells an encoder from others: by what it says of itself, if it has a ``name`` and ``revision`` or ``settings``,
+    else by its class, attributes and code. A plain function, and an object that holds one, is known by its name only.
+    """
+    name = getattr(encoder, 'name', None)
+    revision, settings = getattr(encoder, 'revision', None), getattr(encoder, 'settings', None)
+    says = name is not None and (revision is not None or settings is not None)
+    name = str(name or getattr(encoder, '__qualname__', type(encoder).__qualname__))
+    entries = {'encoder': name, 'revision': revision, **(settings or {})}
+    known = try_digest(entries) if says else try_digest(encoder, code=True)
+    key = digest(name, known or try_digest(encoder))
+    return Identity({**entries, 'encoder_sha256': known}, key, known is not None)
 
 
-def sha256(path: Path) -> str | None:
-    r"""Returns the digest of a file, :obj:`None` if there is none."""
-    if not path.is_file():
-        return None
-    out = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            out.update(block)
-    return out.hexdigest()
+def probes(rows: Sequence[int], inputs: Sequence[object], count: int) -> list[int]:
+    r"""Returns some of the given rows to compare results at: the two longest inputs, which show where an encoder cuts
+    them, and others in between."""
+    longest = sorted(rows, key=lambda row: len(str(inputs[row])))[-2:]
+    return sorted({*longest, *rows[:: max(1, len(rows) // (count - 2))][: count - 2]})
 
 
-def identity(encoder: object) -> dict[str, Any]:
-    r"""Returns what is known of an encoder: its name and whatever else its ``settings`` say."""
-    name = getattr(encoder, 'name', None) or getattr(encoder, '__qualname__', type(encoder).__qualname__)
-    return {'encoder': str(name), 'revision': getattr(encoder, 'revision', None), **getattr(encoder, 'settings', {})}
+def warn_of_another(argument: str, path: Path) -> None:
+    warnings.warn(f"'{argument}' gives other results than those in '{path}': all is computed again", stacklevel=4)
 
 
 def manifest(path: Path, ids: Sequence[str] | None, count: int, **entries: Any) -> dict[str, Any]:
@@ -94,19 +106,26 @@ def manifest(path: Path, ids: Sequence[str] | None, count: int, **entries: Any) 
         except PackageNotFoundError:
             continue
     content = {'count': count, 'ids_sha256': None if ids is None else digest(ids), **entries, 'versions': versions}
-    write(path, json.dumps(content, indent=2).encode())
-    return content
+    text = json.dumps(content, indent=2, default=str)
+    write_bytes(path, text.encode())
+    return json.loads(text)
 
 
 def finished(manifest_path: Path, key: str, **files: Path) -> dict[str, Any] | None:
-    r"""Returns the manifest of a result, if it is made of the same and all of its files, by the entries of their
-    digests, are as they were written."""
-    if not manifest_path.is_file():
+    r"""Returns the manifest of a result that is made of the same and whose files are as they were written, else
+    :obj:`None`. ``files`` are named by the manifest's entries for their digests."""
+    try:
+        known = json.loads(manifest_path.read_bytes())
+    except (OSError, ValueError):
         return None
-    known: dict[str, Any] = json.loads(manifest_path.read_text())
-    if known.get('key') != key or not known.keys() >= files.keys():
+    if not isinstance(known, dict) or known.get('key') != key or not known.keys() >= files.keys():
         return None
-    return known if all(known[entry] == sha256(path) for entry, path in files.items()) else None
+    return known if all(known[entry] == content_of(path) for entry, path in files.items()) else None
+
+
+def content_of(path: Path) -> str | None:
+    r"""Returns the digest of a file, :obj:`None` if there is none."""
+    return file_digest(path) if path.is_file() else None
 
 
 def check_job(argument: str, name: str, count: int, batch_size: int, ids: Sequence[str] | None) -> list[str] | None:

@@ -6,9 +6,19 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from lirdrec_pyg._io import digest, write_bytes
 from lirdrec_pyg.features._encode import Unreadable
-from lirdrec_pyg.features._shards import Shards, check_job, digest, finished, identity, manifest, sha256, write
-from lirdrec_pyg.features.images import Paths, locate, open_image, stamps
+from lirdrec_pyg.features._shards import (
+    Shards,
+    check_job,
+    content_of,
+    finished,
+    identify,
+    manifest,
+    probes,
+    warn_of_another,
+)
+from lirdrec_pyg.features.images import Paths, contents, locate, open_image
 
 
 class Captions(NamedTuple):
@@ -62,34 +72,57 @@ def caption_images(
     files = locate(paths, root)
     ids = check_job('name', name, len(files), batch_size, ids)
     folder = Path(folder)
-    key = digest([*files, ids, identity(captioner), stamps(files)])
+    captioner_is = identify(captioner)
+    key = digest(contents(files, folder / f'.{name}_files.json'), ids, captioner_is.key)
     path, manifest_path = folder / f'{name}_texts.json', folder / f'{name}_texts_manifest.json'
-    if resume and (known := finished(manifest_path, key, sha256=path)) is not None:
-        return Captions(json.loads(path.read_text(encoding='utf-8')), path, known)
 
-    shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, resume)
-    texts: list[str | None] = []
-    unreadable: list[str] = []
+    def agrees(stored: dict[int, str]) -> bool:
+        rows = probes(list(stored), files, 4)
+        if captioner_is.whole or not rows:
+            return True
+        batch = [open_image(files[row]) for row in rows]
+        found = [
+            text for start in range(0, len(rows), batch_size) for text in _call(captioner, batch[start:][:batch_size])
+        ]
+        return 2 * sum(text == stored[row] for row, text in zip(rows, found, strict=True)) >= len(rows)  # models waver
+
+    if resume and (known := finished(manifest_path, key, sha256=path)) is not None:
+        texts: list[str | None] = json.loads(path.read_text(encoding='utf-8'))
+        if agrees({row: text for row, text in enumerate(texts) if text is not None}):
+            return Captions(texts, path, known)
+        warn_of_another('captioner', path)
+        resume = False
+
+    shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, '.json', resume)
+    stored = {}
+    for rows, file in shards.done():
+        if (piece := _read_piece(file)) is not None:
+            found = zip(rows, piece['texts'], strict=True)
+            stored.update({row: text for row, text in found if text is not None})
+    if not agrees(stored):
+        warn_of_another('captioner', shards.folder)
+        shards.restart()
+
+    texts, unreadable = [], []
     bar = tqdm(total=len(files), desc=name, unit='image', disable=not progress)
     for rows, file in shards:
-        file = file.with_suffix('.json')
-        if not file.is_file():
-            write(file, json.dumps(_caption_rows(files, rows, captioner, batch_size)).encode())
-        piece = json.loads(file.read_text())
+        if (piece := _read_piece(file)) is None:
+            piece = _caption_rows(files, rows, captioner, batch_size)
+            write_bytes(file, json.dumps(piece).encode())
         texts += piece['texts']
         unreadable += piece['unreadable']
         bar.update(len(rows))
     bar.close()
-    write(path, json.dumps(texts, indent=0, ensure_ascii=False).encode())
+    write_bytes(path, json.dumps(texts, indent=0, ensure_ascii=False).encode())
     entries = manifest(
         manifest_path,
         ids,
         len(files),
-        **identity(captioner),
+        **captioner_is.entries,
         missing=sum(text is None for text in texts) - len(unreadable),
         unreadable=len(unreadable),
         unreadable_examples=unreadable[:10],
-        sha256=sha256(path),
+        sha256=content_of(path),
         key=key,
     )
     shards.remove()
@@ -112,10 +145,23 @@ def _caption_rows(
             if image is not None:
                 batch.append((row - rows.start, image))
         if batch and (row is None or len(batch) == batch_size):
-            out = captioner([image for _, image in batch])
-            if len(out) != len(batch):
-                raise ValueError(f"'captioner' needs to return a text for each of {len(batch)} images (got {len(out)})")
-            for (place, _), text in zip(batch, out, strict=True):
-                texts[place] = text.strip()
+            for (place, _), text in zip(batch, _call(captioner, [image for _, image in batch]), strict=True):
+                texts[place] = text
             batch = []
     return {'texts': texts, 'unreadable': unreadable}
+
+
+def _call(captioner: Callable[[list[Any]], list[str]], batch: list[Any]) -> list[str]:
+    out = captioner(batch)
+    if len(out) != len(batch):
+        raise ValueError(f"'captioner' needs to return a text for each of {len(batch)} images (got {len(out)})")
+    return [text.strip() for text in out]
+
+
+def _read_piece(file: Path) -> dict[str, list[Any]] | None:
+    r"""Returns the content of a piece, :obj:`None` if there is none or it is damaged."""
+    try:
+        piece: dict[str, list[Any]] = json.loads(file.read_bytes())
+        return piece
+    except (OSError, ValueError):
+        return None

@@ -1,15 +1,21 @@
-r"""Ready encoders. Each is a callable on a list of inputs; its ``name``, ``revision`` and ``settings`` go into the
-manifest. Models are loaded by their name on the Hugging Face hub or from a folder, whose ``revision`` is the digest of
-its files, and never with code of their own."""
+r"""Ready encoders. Each is a callable on a list of inputs.
+
+Its ``name``, ``revision`` and ``settings`` go into the manifest and tell it from others. The settings are those of the
+moment: what is set after loading counts.
+
+Models are loaded by their name on the Hugging Face hub, or from a folder: its ``revision`` is the digest of its files.
+They are never loaded with code of their own.
+"""
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lirdrec_pyg.features._shards import digest, sha256
+from lirdrec_pyg._io import digest, file_digest
 
 FILES = ('.safetensors', '.bin', '.json', '.txt', '.model', '.jinja')  # what a model's folder is known by
 
@@ -26,10 +32,36 @@ def _commit(name: str, revision: str | None) -> str | None:
     # What the hub had under a revision, or under none, when it was loaded; of a folder, the digest of its files.
     if (folder := Path(name)).is_dir():
         files = sorted(file for file in folder.rglob('*') if file.suffix in FILES)
-        return digest((file.relative_to(folder).as_posix(), sha256(file)) for file in files)
+        return digest([(file.relative_to(folder).as_posix(), file) for file in files])
     hub = library('huggingface_hub', 'transformers')
     file = hub.try_to_load_from_cache(name, 'config.json', revision=revision)
     return Path(file).parent.name if isinstance(file, str) else revision
+
+
+def _plain(config: Any) -> Any:
+    r"""Returns a configuration as JSON holds it, without what does not change the result."""
+    text = config.to_json_string() if hasattr(config, 'to_json_string') else json.dumps(config, default=str)
+    out = json.loads(text)
+    for name in ('device', 'transformers_version') if isinstance(out, dict) else ():
+        out.pop(name, None)
+    return out
+
+
+def _tokenizer(tokenizer: Any) -> dict[str, Any]:
+    names = ('padding_side', 'truncation_side', 'model_max_length', 'special_tokens_map')
+    size = len(tokenizer) if hasattr(tokenizer, '__len__') else None
+    return {**{name: _plain(getattr(tokenizer, name, None)) for name in names}, 'size': size}
+
+
+def _weights(model: Any) -> str:
+    r"""Returns a digest of some values of each tensor of a model. Training changes nearly all of them."""
+    parts = []
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and not value.is_meta:
+            flat = value.detach().flatten()
+            some = flat[:: max(1, flat.numel() // 64)][:64].float().cpu()
+            parts.append((name, str(value.dtype), tuple(value.shape), some))
+    return digest(parts)
 
 
 class _Transformers:
@@ -46,6 +78,9 @@ class _Transformers:
         self.name, self.revision = name, _commit(name, revision)
         self.model = model.to(device).eval()
         return package
+
+    def _common(self) -> dict[str, Any]:
+        return {'half_model': self.dtype == torch.bfloat16, 'weights': _weights(self.model)}
 
 
 class SentenceTransformerEncoder:
@@ -71,10 +106,20 @@ class SentenceTransformerEncoder:
     ) -> None:
         package = library('sentence_transformers', 'sentence-transformers')
         self.model = package.SentenceTransformer(name, revision=revision, device=device)
-        self.name, self.revision = name, _commit(name, revision)
-        self.settings = {'half_model': half}
+        self.name, self.revision, self.half = name, _commit(name, revision), half
         if half:
             self.model.half()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ('max_seq_length', 'truncate_dim', 'prompts', 'default_prompt_name')
+        return {
+            'half_model': self.half,
+            **{name: getattr(self.model, name, None) for name in names},
+            'modules': _plain([getattr(module, 'get_config_dict', dict)() for module in self.model]),
+            'tokenizer': _tokenizer(self.model.tokenizer),
+            'weights': _weights(self.model),
+        }
 
     def __call__(self, texts: list[str]) -> Tensor:
         return self.model.encode(texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False)  # type: ignore[no-any-return]
@@ -96,10 +141,14 @@ class TransformersTextEncoder(_Transformers):
         self, name: str, revision: str | None = None, device: str = 'cpu', half: bool = False, max_length: int = 512
     ) -> None:
         package = self._load('AutoModel', name, revision, device, half)
-        self.max_length, self.settings = max_length, {'half_model': half, 'max_length': max_length}
+        self.max_length = max_length
         self.tokenizer = package.AutoTokenizer.from_pretrained(name, revision=revision)
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self._common(), 'max_length': self.max_length, 'tokenizer': _tokenizer(self.tokenizer)}
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
@@ -131,8 +180,11 @@ class TransformersImageEncoder(_Transformers):
     ) -> None:
         library('PIL', 'pillow')
         package = self._load('AutoModel', name, revision, device, half)
-        self.settings = {'half_model': half}
         self.processor = package.AutoImageProcessor.from_pretrained(name, revision=revision)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {**self._common(), 'processor': _plain(self.processor)}
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> Tensor:
@@ -168,8 +220,8 @@ class TimmEncoder:
         pretrained: bool = True,
     ) -> None:
         package = library('timm', 'timm')
-        self.name, self.revision = name, None if checkpoint is None else sha256(Path(checkpoint))
-        self.settings = {'half_model': half, 'checkpoint': checkpoint, 'pretrained': pretrained}
+        self.name, self.revision = name, None if checkpoint is None else file_digest(checkpoint)
+        self.half, self.checkpoint, self.pretrained = half, checkpoint, pretrained
         self.device, self.dtype = device, torch.bfloat16 if half else torch.float32
         model = package.create_model(name, pretrained=pretrained and checkpoint is None)
         if checkpoint is not None:
@@ -178,6 +230,15 @@ class TimmEncoder:
         self.model = model.to(device, self.dtype).eval()
         config = package.data.resolve_model_data_config(self.model)
         self.transform = package.data.create_transform(**config, is_training=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        names = ('checkpoint', 'pretrained', 'transform')
+        return {
+            'half_model': self.half,
+            **{name: getattr(self, name) for name in names},
+            'weights': _weights(self.model),
+        }
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> Tensor:
@@ -210,22 +271,38 @@ class TransformersCaptioner(_Transformers):
         library('PIL', 'pillow')
         package = self._load('AutoModelForImageTextToText', name, revision, device, half)
         self.prompt, self.max_new_tokens = prompt, max_new_tokens
-        self.settings = {'prompt': prompt, 'half_model': half, 'max_new_tokens': max_new_tokens}
         self.processor = package.AutoProcessor.from_pretrained(name, revision=revision)
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = 'left'  # answers of a batch start at the same place
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        message = {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': prompt}]}
-        self.question = self.processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
-        begun = tokenizer.bos_token is not None and self.question.startswith(tokenizer.bos_token)
-        self.kwargs = {'add_special_tokens': False} if begun else {}
+
+    @property
+    def question(self) -> str:
+        r"""The prompt in the model's template of a chat."""
+        message = {'role': 'user', 'content': [{'type': 'image'}, {'type': 'text', 'text': self.prompt}]}
+        return self.processor.apply_chat_template([message], add_generation_prompt=True, tokenize=False)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            **self._common(),
+            'prompt': self.prompt,
+            'question': self.question,
+            'max_new_tokens': self.max_new_tokens,
+            'generation': _plain(self.model.generation_config),
+            'processor': _plain(self.processor),
+            'image_processor': _plain(self.processor.image_processor),
+            'tokenizer': _tokenizer(self.processor.tokenizer),
+        }
 
     @torch.no_grad()
     def __call__(self, images: list[Any]) -> list[str]:
+        question, start = self.question, self.processor.tokenizer.bos_token
+        begun = {'add_special_tokens': False} if start is not None and question.startswith(start) else {}
         inputs = self.processor(
-            text=[self.question] * len(images), images=[[image] for image in images], padding=True, return_tensors='pt',
-            **self.kwargs,
+            text=[question] * len(images), images=[[image] for image in images], padding=True, return_tensors='pt',
+            **begun,
         ).to(self.device)  # fmt: skip
         inputs['pixel_values'] = inputs['pixel_values'].to(self.dtype)
         out = self.model.generate(**inputs, max_new_tokens=self.max_new_tokens, do_sample=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lirdrec_pyg._io import file_digests
 from lirdrec_pyg.features._encode import EncodedFeatures, Encoder, Unreadable, encode
 from lirdrec_pyg.features.encoders import library
 
@@ -36,8 +37,8 @@ def encode_images(
         folder (path): Where to write.
         modality (str, optional): The name of the modality. (default: ``'image'``)
         root (path, optional): The folder that relative ``paths`` start from.
-        ids, batch_size, shard_size, half, resume, progress (optional): As for texts. What is there is gone on with only
-            while the files are the same, by size and time: images that arrive later are encoded, too.
+        ids, batch_size, shard_size, half, resume, progress (optional): As for texts. Images count by the content of
+            their files: one that arrives later, or changes, is encoded.
 
     Raises:
         ValueError: If a path is neither a path nor :obj:`None`, the encoder returns something else than finite rows of
@@ -45,7 +46,18 @@ def encode_images(
     """
     files = locate(paths, root)
     return encode(
-        files, encoder, open_image, folder, modality, ids, batch_size, shard_size, half, resume, progress, stamps(files)
+        files,
+        encoder,
+        open_image,
+        folder,
+        modality,
+        ids,
+        batch_size,
+        shard_size,
+        half,
+        resume,
+        progress,
+        lambda table: contents(files, table),
     )
 
 
@@ -58,14 +70,11 @@ def locate(paths: Paths, root: str | os.PathLike[str] | None) -> list[str | None
     return [None if not path else str(Path(path) if root is None else Path(root) / path) for path in paths]
 
 
-def stamps(files: Sequence[str | None]) -> dict[str, tuple[int, int]]:
-    r"""Returns the size and time of each file that is there."""
-    out = {}
-    for file in files:
-        if file is not None and os.path.exists(file):
-            state = os.stat(file)
-            out[file] = (state.st_size, state.st_mtime_ns)
-    return out
+def contents(files: Sequence[str | None], table: Path) -> list[str | None]:
+    r"""Returns a digest of each file, an empty one where it is not there, and :obj:`None` where there is no path."""
+    paths = list(dict.fromkeys(file for file in files if file is not None))
+    found = dict(zip(paths, file_digests(paths, table), strict=True))
+    return [None if file is None else found[file] or '' for file in files]
 
 
 def open_image(path: str | None) -> Any:

@@ -26,8 +26,10 @@ def encode_texts(
     Args:
         texts (sequence of str or None): The texts, in the order of the items.
         encoder (callable): Takes a list of texts and returns a matrix with a row for each, *e.g.*,
-            :class:`~lirdrec_pyg.features.SentenceTransformerEncoder`. Its ``name`` and ``revision``, if it has them,
-            tell it from others: after a change of a plain function, pass ``resume=False``.
+            :class:`~lirdrec_pyg.features.SentenceTransformerEncoder`. It is told from others by ``name`` and
+            ``revision`` or ``settings``, if it has them, else by its class, attributes and code. A plain function has
+            none of these: what it returns for a few texts is compared with what is stored. After a change that this
+            does not show, pass ``resume=False``.
         folder (path): Where to write.
         modality (str, optional): The name of the modality. (default: ``'text'``)
         ids (sequence of str, optional): The raw ids of the items; the manifest keeps their digest.
@@ -47,5 +49,5 @@ def encode_texts(
             raise ValueError(f"'texts' needs to hold strings and None (got {text!r} in row {row})")
     return encode(
         texts, encoder, lambda text: text if text and text.strip() else None, folder, modality, ids, batch_size,
-        shard_size, half, resume, progress, {},
+        shard_size, half, resume, progress, lambda table: texts,
     )  # fmt: skip

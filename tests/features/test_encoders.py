@@ -147,6 +147,55 @@ def test_a_model_that_is_trained_again_in_its_folder_is_another(bert, tmp_path):
     assert not torch.equal(again.x, out.x)
 
 
+def test_what_is_set_after_loading_counts(bert, tmp_path):
+    library = pytest.importorskip('sentence_transformers')
+    modules = pytest.importorskip('sentence_transformers.models')
+    library.SentenceTransformer(modules=[modules.Transformer(bert), modules.Pooling(16)]).save(str(tmp_path / 'model'))
+    texts = ['red kettle fork blue', 'fork']
+
+    def check(encoder, change):
+        first = encode_texts(texts, encoder, tmp_path / 'out', progress=False)
+        assert encode_texts(texts, encoder, tmp_path / 'out', progress=False).manifest == first.manifest
+        change(encoder)
+        again = encode_texts(texts, encoder, tmp_path / 'out', progress=False)
+        assert torch.allclose(again.x, encoder(texts), atol=1e-6)
+        assert again.x.shape != first.x.shape or not torch.allclose(again.x, first.x, atol=1e-6)
+
+    changes = [
+        lambda encoder: setattr(encoder.model, 'max_seq_length', 3),
+        lambda encoder: setattr(encoder.model, 'truncate_dim', 8),
+        lambda encoder: torch.nn.init.normal_(encoder.model[0].auto_model.embeddings.word_embeddings.weight),
+    ]
+    for change in changes:
+        check(SentenceTransformerEncoder(str(tmp_path / 'model'), device='cpu'), change)
+
+    def cut_at_the_start(encoder):
+        encoder.tokenizer.truncation_side = 'left'
+
+    check(TransformersTextEncoder(bert), lambda encoder: setattr(encoder, 'max_length', 2))
+    check(TransformersTextEncoder(bert, max_length=2), cut_at_the_start)
+
+
+def test_what_is_set_in_a_processor_counts(tmp_path):
+    vit = transformers.ViTConfig(**VISION, image_size=32, patch_size=16)
+    transformers.ViTModel(vit).save_pretrained(tmp_path / 'vit')
+    transformers.ViTImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(tmp_path / 'vit')
+    PICTURES[0].save(tmp_path / '0.png')
+    encoder = TransformersImageEncoder(str(tmp_path / 'vit'))
+    first = encode_images([tmp_path / '0.png'], encoder, tmp_path / 'out', progress=False)
+    encoder.processor.do_normalize = False
+    again = encode_images([tmp_path / '0.png'], encoder, tmp_path / 'out', progress=False)
+    assert torch.equal(again.x, encoder(PICTURES[:1]))
+    assert not torch.equal(again.x, first.x)
+
+
+def test_models_with_random_weights_differ(tmp_path):
+    pytest.importorskip('torchvision')
+    pytest.importorskip('timm')
+    first, second = (TimmEncoder('resnet10t', pretrained=False) for _ in range(2))
+    assert first.settings['weights'] != second.settings['weights']
+
+
 @pytest.fixture
 def llava(tmp_path):
     config = transformers.LlavaConfig(
@@ -183,6 +232,9 @@ def test_captioner(llava, tmp_path):
     assert out.texts[1] is None
     assert out.manifest['prompt'] == 'describe it'
     assert captioner(PICTURES) == [captioner([picture])[0] for picture in PICTURES]
+    captioner.prompt = 'describe me'
+    again = caption_images([tmp_path / 'red.png', None], captioner, tmp_path / 'out', progress=False)
+    assert again.manifest['prompt'] == 'describe me' and 'describe me' in again.manifest['question']
     assert len(TransformersCaptioner(llava, half=True, max_new_tokens=4)(PICTURES)) == 3
 
 
