@@ -126,7 +126,8 @@ def encode(
         header = {'descr': np.dtype(dtype).str, 'fortran_order': False, 'shape': (len(inputs), width)}
         np.lib.format.write_array_header_1_0(out, header)
         for rows, file in shards:
-            x = np.load(file)['x']
+            with np.load(file) as piece:
+                x = piece['x']
             out.write(x.tobytes() if x.shape[1] else bytes(len(rows) * width * np.dtype(dtype).itemsize))
         if has.all():
             mask.unlink(missing_ok=True)
