@@ -1,18 +1,13 @@
 r"""Runs the cold start example as a user would."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
 
 
-def run(*args: str) -> str:
-    command = [sys.executable, 'examples/cold_start.py', *args]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run(run_script):
+    return lambda *args: run_script('examples/cold_start.py', *args)
 
 
 def read(path):
@@ -20,7 +15,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_quick_has_a_row_for_each_variant_and_seed_and_resumes(tmp_path):
+def test_quick_has_a_row_for_each_variant_and_seed_and_resumes(tmp_path, run):
     rows = tmp_path / 'rows.csv'
     args = ['--quick', '--model', 'LIRDRec', 'ContentKNN', 'FREEDOM', 'Popularity', '--rows', str(rows)]
     out = run(*args)
@@ -47,7 +42,7 @@ def test_quick_has_a_row_for_each_variant_and_seed_and_resumes(tmp_path):
     assert rows.read_bytes() == before
 
 
-def test_plots_from_rows_alone(tmp_path):
+def test_plots_from_rows_alone(tmp_path, run):
     rows, figure = tmp_path / 'rows.csv', tmp_path / 'figures' / 'cold.png'
     run('--quick', '--model', 'ContentKNN', 'VBPR', '--rows', str(rows))
     assert len(read(rows)) == 2 * 4

@@ -1,20 +1,13 @@
 r"""Runs the gradient bias example as a user would."""
 
 import csv
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
 
-
-def run(*args: str) -> str:
-    command = [sys.executable, 'examples/gradient_bias.py', *args]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+@pytest.fixture
+def run(run_script):
+    return lambda *args: run_script('examples/gradient_bias.py', *args)
 
 
 def read(path):
@@ -22,7 +15,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_quick_has_rows_for_each_source_and_resumes(tmp_path):
+def test_quick_has_rows_for_each_source_and_resumes(tmp_path, run):
     rows = tmp_path / 'rows.csv'
     args = ['--quick', '--loss', 'bpr', 'softmax', '--rows', str(rows)]
     out = run(*args)
@@ -51,7 +44,7 @@ def test_quick_has_rows_for_each_source_and_resumes(tmp_path):
     assert rows.read_bytes() == before
 
 
-def test_initialisation_scale_optimiser_and_density(tmp_path):
+def test_initialisation_scale_optimiser_and_density(tmp_path, run):
     rows = tmp_path / 'rows.csv'
     args = ['--quick', '--model', 'VBPR', '--parts', 'both', '--optimizer', 'sgd', '--sgd-lr', '0.001']
     run(
@@ -79,7 +72,7 @@ def test_initialisation_scale_optimiser_and_density(tmp_path):
     assert density['0.5'] == pytest.approx(density['1.0'] / 2, rel=0.01)
 
 
-def test_diverging_runs_stop_nothing(tmp_path):
+def test_diverging_runs_stop_nothing(tmp_path, run):
     rows = tmp_path / 'rows.csv'
     args = [
         '--quick',
@@ -98,7 +91,7 @@ def test_diverging_runs_stop_nothing(tmp_path):
     assert not rows.exists()
 
 
-def test_plots_from_rows_alone(tmp_path):
+def test_plots_from_rows_alone(tmp_path, run):
     rows, figure = tmp_path / 'rows.csv', tmp_path / 'figures' / 'bias.png'
     run('--quick', '--model', 'VBPR', 'LIRDRec', '--rows', str(rows))
     out = run('--rows', str(rows), '--plot-only', '--plot', str(figure))
