@@ -332,7 +332,7 @@ def _name(key: str, argument: str) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, (Tensor, np.ndarray)):
         return f'{value.dtype} of {list(value.shape)}'
-    return 'a tuple of ' + ', '.join(map(_kind, value)) if isinstance(value, tuple) else type(value).__name__
+    return f'a tuple of {len(value)}' if type(value) is tuple else type(value).__name__
 
 
 def _length(value: Any) -> int:

@@ -57,6 +57,7 @@ class Retriever:
             exactly; of use to compressed ones (PQ). (default: :obj:`1`)
 
     Raises:
+        TypeError: If there are no embeddings, or ``seen`` is something else.
         ValueError: If embeddings are not finite, ids or ``seen`` do not fit them, an id is repeated, or the index knows
             no such setting.
     """
@@ -75,6 +76,11 @@ class Retriever:
     ) -> None:
         embeddings = check_embeddings(embeddings)
         num_users, num_items = len(embeddings.user), len(embeddings.item)
+        if not (seen is None or isinstance(seen, (HeteroData, Tensor, np.ndarray))):
+            raise TypeError(
+                f"'seen' needs to be a HeteroData or pairs of shape [2, E] (got {type(seen).__name__}): give raw ids "
+                'as `user_ids=` and `item_ids=`'
+            )
         pairs: Any = torch.empty(2, 0, dtype=torch.long) if seen is None else seen
         if isinstance(seen, HeteroData):
             data = check(seen, 'seen')

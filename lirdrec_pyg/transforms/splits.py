@@ -214,7 +214,7 @@ class ColdItemSplit(_Split):
     def forward(self, data: HeteroData) -> Splits:
         splits = super().forward(data)
         held_out = torch.cat([split[INTERACTS].edge_label_index[1] for split in splits[1:]])
-        cold = torch.zeros(int(data[ITEM].num_nodes), dtype=torch.bool, device=held_out.device)
+        cold = torch.zeros(splits[0][ITEM].num_nodes, dtype=torch.bool, device=held_out.device)
         cold[held_out] = True
         for split in splits:
             split[ITEM].cold = cold
