@@ -1,9 +1,6 @@
-import io
 import logging
 import os
-import struct
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +9,12 @@ from torch import Tensor
 from torch.nn import Module
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg._io import digest, write_bytes
+from lirdrec_pyg._io import digest, load_sealed, save_sealed
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.part import build, find_class
 from lirdrec_pyg.typing import INTERACTS
 
-FORMAT = 2
-COMMENT = b'sha256:'
+FORMAT, KIND = 2, 'lirdrec_pyg checkpoint'
 logger = logging.getLogger('lirdrec_pyg')
 
 
@@ -66,13 +62,8 @@ def raw_ids(data: HeteroData, model: Recommender) -> dict[str, list[str] | None]
 
 
 def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    r"""Writes a checkpoint whole or not at all. It is a file of :func:`torch.save` whose zip comment is a checksum."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    content = buffer.getvalue()
-    size = len(COMMENT) + sha256().digest_size * 2
-    content = content[:-2] + struct.pack('<H', size)  # the end of the zip's directory: the length of its comment
-    write_bytes(path, content + COMMENT + sha256(content).hexdigest().encode())
+    r"""Writes a checkpoint whole or not at all. It is a file of :func:`torch.save` with a checksum."""
+    save_sealed(dict(state), path, KIND)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -84,17 +75,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at '{path}'")
-    content = Path(path).read_bytes()
-    size = len(COMMENT) + sha256().digest_size * 2
-    if content[-size:] != COMMENT + sha256(content[:-size]).hexdigest().encode():
-        raise ValueError(f"'{path}' is corrupt or not a checkpoint (its checksum does not fit): use another copy of it")
     try:
-        state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
+        state: dict[str, Any] = load_sealed(path, KIND)
+    except OSError:
+        raise
     except Exception as error:
-        raise ValueError(f"'{path}' is corrupt or not a checkpoint ({type(error).__name__})") from error
-    if not isinstance(state, dict) or state.get('format') != FORMAT:
-        found = state.get('format') if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"'{path}' is not a checkpoint of format {FORMAT} (got {found})")
+        why = error if type(error) is ValueError else type(error).__name__
+        raise ValueError(f"'{path}' is corrupt or not a checkpoint ({why}): use another copy of it") from error
+    if state.get('format') != FORMAT:
+        raise ValueError(f"'{path}' is not a checkpoint of format {FORMAT} (got {state.get('format')})")
     return state
 
 

@@ -16,8 +16,10 @@ def join(device: torch.device) -> None:
 
 
 def rank() -> int:
-    r"""Returns the number of this process, from zero."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    r"""Returns the number of this process, from zero: as ``torchrun`` says until it has joined the others."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get('RANK', '0'))
 
 
 def count() -> int:
@@ -37,6 +39,11 @@ def total(values: Tensor) -> Tensor:
     if count() > 1:
         dist.all_reduce(values)
     return values
+
+
+def any_of(value: bool, device: torch.device) -> bool:
+    r"""Returns whether the value is true in any process."""
+    return bool(total(torch.tensor(float(value), device=device)) > 0)
 
 
 def broadcast(model: Module) -> None:

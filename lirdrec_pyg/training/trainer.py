@@ -168,7 +168,8 @@ class Trainer:
         self.log: list[Row] = []
         self.best_epoch, self.best_value = 0, float('-inf')
         self._best_state = _clone(self.model.state_dict())
-        self.stopped = False
+        self._asked = False  # by this process
+        self.stopped = False  # agreed by all
 
     @property
     def is_first_process(self) -> bool:
@@ -176,8 +177,9 @@ class Trainer:
         return processes.rank() == 0
 
     def stop(self) -> None:
-        r"""Ends the run, in all processes: after the current step if called within an epoch."""
-        self.stopped = True
+        r"""Ends the run, in all processes. Within an epoch it ends after the current step, or the next one of several
+        processes. Such an epoch does not count: it has no row in the log and is in no checkpoint."""
+        self._asked = True
 
     def train_epoch(self) -> float:
         r"""Trains one epoch, adds its row to the log, and returns the mean loss of its steps.
@@ -187,6 +189,7 @@ class Trainer:
         """
         clock = time.perf_counter()
         self.epoch, self.step = self.epoch + 1, 0
+        self._asked = self.stopped = False
         self.model.train()
         self.model.on_epoch_start(self.epoch)
         buffers = processes.Buffers(self.model)
@@ -196,11 +199,14 @@ class Trainer:
             # What an epoch draws depends on seed and epoch alone, so that a run can go on from any epoch.
             torch.manual_seed(_seed(self.seed, self.epoch, processes.rank() if self.loader.sampled else 0))
             for graph, *triplets in self._batches():
+                if self.stopped or (self._asked and processes.count() == 1):
+                    self.stopped = True
+                    break
                 self.step += 1
                 losses.append(self._step(graph, *triplets))
                 rows.append(len(triplets[0]))
-                if self.stopped:
-                    break
+            else:
+                self.stopped = False  # it was the last step anyway
         self._check_loss(losses, graph, 1)
         buffers.merge()
         loss = torch.stack(losses)
@@ -208,7 +214,10 @@ class Trainer:
             weight = torch.tensor(rows, dtype=loss.dtype, device=loss.device)
             loss = processes.total(loss * weight) / processes.total(weight)
         row = {'epoch': self.epoch, 'loss': float(loss.mean()), 'seconds': time.perf_counter() - clock}
-        self.log.append(row)
+        if self.stopped:
+            self.epoch -= 1
+        else:
+            self.log.append(row)
         return row['loss']
 
     def _batches(self) -> Iterator[Any]:
@@ -223,7 +232,7 @@ class Trainer:
         if self.device.type == 'cpu':  # elsewhere asking would wait for the device: asked once an epoch
             self._check_loss([loss.detach()], graph, self.step)
         loss.backward()
-        self.stopped = processes.average_gradients(self.params, len(user), self.stopped)
+        self.stopped = processes.average_gradients(self.params, len(user), self._asked)
         for callback in self.callbacks:
             callback.on_backward(self, loss)
         self.optimizer.step()
@@ -276,10 +285,12 @@ class Trainer:
             raise ValueError(f"'epochs' needs to be positive (got {epochs})")
         try:
             with keep_freed_memory():
+                self._asked = False
                 self._tell('on_start')
-                while self.epoch < epochs and not self.stopped:
+                while self.epoch < epochs and not processes.any_of(self._asked, self.device):
+                    epoch = self.epoch
                     self.train_epoch()
-                    if not self.stopped:
+                    if self.epoch > epoch:
                         self.validate()
                         self._tell('on_epoch', self.log[-1])
         finally:
@@ -439,7 +450,7 @@ def fit(
             raise ValueError(f"'{name}' needs a 'checkpoint' to {name} (got None)")
     if resume and overwrite:
         raise ValueError("'resume' and 'overwrite' exclude each other (got both)")
-    if checkpoint is not None and not (resume or overwrite) and Path(checkpoint).exists():
+    if checkpoint is not None and not (resume or overwrite) and processes.rank() == 0 and Path(checkpoint).exists():
         raise FileExistsError(f"'{checkpoint}' exists: pass 'resume=True' to go on from it, or 'overwrite=True'")
     if not any(param.requires_grad for param in unwrap(model).parameters()):
         return _validated(unwrap(model), train, val, monitor)

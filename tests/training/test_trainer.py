@@ -4,18 +4,19 @@ import signal
 import subprocess
 import sys
 from copy import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, evaluate, fit, load_model
+from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, Trainer, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal
+from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.nn.part import build as build_part
+from lirdrec_pyg.training import WholeGraph
 from lirdrec_pyg.training.checkpoint import load_checkpoint, save_checkpoint
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
-from lirdrec_pyg.typing import ITEM
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
 KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
 
@@ -266,12 +267,11 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / 'checkpoint.pt'
     save_checkpoint({'format': 2, 'value': 1}, path)
 
-    def full(file, content):
-        with file.open('wb') as out:
-            out.write(b'half')
+    def full(state, file):
+        file.write_bytes(b'half')
         raise OSError('no space left on device')
 
-    monkeypatch.setattr(Path, 'write_bytes', full)
+    monkeypatch.setattr(torch, 'save', full)
     with pytest.raises(OSError, match='no space left'):
         save_checkpoint({'format': 2, 'value': 2}, path)
     assert load_checkpoint(path)['value'] == 1
@@ -282,6 +282,7 @@ SAVE = """
 import os, resource, signal, sys, torch
 from pathlib import Path
 from lirdrec_pyg.nn.part import build as build_part
+from lirdrec_pyg.training import WholeGraph
 from lirdrec_pyg.training.checkpoint import load_checkpoint, save_checkpoint
 path, how = sys.argv[1:]
 if how == 'killed':
@@ -344,3 +345,240 @@ def test_denormals_in_features_change_nothing(splits):
     assert rows(results[0]) == rows(results[1])
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+def test_stepping_through_a_run_is_fit(splits, tmp_path):
+    train, val, _ = splits
+    kwargs = {name: value for name, value in KWARGS.items() if name != 'progress'}
+    model, expected = build(train), build(train)
+    result = fit(expected, train, val, epochs=4, **KWARGS)
+    trainer = Trainer(model, train, val, **kwargs)
+    for epoch in range(1, 3):
+        assert trainer.train_epoch() == result.log[epoch - 1]['loss']
+        assert trainer.validate() == result.log[epoch - 1]['recall@5']
+    trainer.save(tmp_path / 'run.pt')
+    trainer = Trainer(LIRDRec.from_data(train, hidden_channels=8), train, val, **kwargs)
+    trainer.resume(tmp_path / 'run.pt')
+    assert (trainer.epoch, len(trainer.log)) == (2, 2)
+    assert rows(trainer.fit(4)) == rows(result)
+    assert torch.equal(trainer.model(train).item, expected(train).item)
+    assert repr(trainer) == "Trainer(LIRDRec, monitor='recall@5', seed=7, precision='fp32', epoch=4)"
+    assert repr(result) == f'FitResult(4 epochs, best_epoch={result.best_epoch}, best_value={result.best_value:.4f})'
+
+
+def test_dropout_of_an_epoch_does_not_depend_on_what_was_drawn_before(splits, tmp_path):
+    train, val, _ = splits
+    kwargs = {'hidden_channels': 8, 'dropout': 0.5, 'objective': SampledSoftmax(num_negatives=7)}
+    whole = LIRDRec.from_data(train, seed=0, **kwargs)
+    expected = fit(whole, train, val, epochs=5, **KWARGS)
+    path = tmp_path / 'run.pt'
+    with pytest.raises(KeyboardInterrupt):
+        fit(LIRDRec.from_data(train, seed=0, **kwargs), train, val, checkpoint=path, callbacks=[Stop(3)], **KWARGS)
+    torch.rand(5)
+    model = LIRDRec.from_data(train, **kwargs)
+    assert rows(fit(model, train, val, epochs=5, checkpoint=path, resume=True, **KWARGS)) == rows(expected)
+    assert all(torch.equal(value, whole.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+class Enough(Callback):
+    def __init__(self, epoch, step=None):
+        self.epoch, self.step, self.seen = epoch, step, []
+
+    def on_step(self, trainer):
+        if (trainer.epoch, trainer.step) == (self.epoch, self.step):
+            trainer.stop()
+
+    def on_epoch(self, trainer, row):
+        self.seen.append(row['epoch'])
+        if self.step is None and trainer.epoch == self.epoch:
+            trainer.stop()
+
+    def on_end(self, trainer):
+        self.seen.append('end')
+
+
+def test_a_callback_stops_a_run(splits, tmp_path):
+    train, val, _ = splits
+    path, enough = tmp_path / 'run.pt', Enough(3)
+    result = fit(build(train), train, val, epochs=9, callbacks=[enough], checkpoint=path, **KWARGS)
+    assert [row['epoch'] for row in result.log] == [1, 2, 3]
+    assert enough.seen == [1, 2, 3, 'end']
+    assert load_checkpoint(path)['epoch'] == 3
+    within = Enough(5, step=2)  # in the middle of an epoch, which then does not count
+    result = fit(
+        build(train), train, val, epochs=9, callbacks=[within], checkpoint=path, resume=True, **KWARGS
+    )  # fmt: skip
+    assert [row['epoch'] for row in result.log] == [1, 2, 3, 4]
+    assert load_checkpoint(path)['epoch'] == 4
+    whole = build(train)
+    expected = fit(whole, train, val, epochs=6, **KWARGS)
+    model = build(train)
+    assert rows(fit(model, train, val, epochs=6, checkpoint=path, resume=True, **KWARGS)) == rows(expected)
+    assert torch.equal(model(train).user, whole(train).user)
+
+
+def test_callbacks_hear_of_the_end_after_an_error(splits):
+    enough = Enough(1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(build(splits[0]), splits[0], callbacks=[Stop(1), enough], **KWARGS)
+    assert enough.seen == ['end']
+
+
+def test_refuses_arguments_that_would_be_ignored(splits, tmp_path):
+    train = splits[0]
+    loader, sgd = WholeGraph(train), lambda params: torch.optim.SGD(params, lr=0.1)
+    for kwargs, message in [
+        ({'loader': loader, 'batch_size': 5}, r"'batch_size' needs to be that of the 'loader': leave it out \(got 5\)"),
+        ({'optimizer': sgd, 'lr': 0.1}, r"'lr' needs to be set where 'optimizer' makes the optimiser"),
+        ({'patience': 3}, r"'patience' needs a validation split, 'val', to wait for"),
+        ({'overwrite': True}, r"'overwrite' needs a 'checkpoint'"),
+        ({'checkpoint': tmp_path / 'a', 'overwrite': True, 'resume': True}, 'exclude each other'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            fit(build(train), train, epochs=1, progress=False, **kwargs)
+    with pytest.raises(ValueError, match=r"'model' needs parameters to train \(got Popularity, which has none\)"):
+        Trainer(Popularity(), train)
+    with pytest.raises(ValueError, match=r"'model' needs to be a Recommender \(got Linear\)"):
+        Trainer(torch.nn.Linear(2, 2), train)
+
+
+def test_a_checkpoint_is_not_overwritten_without_being_asked(splits, tmp_path):
+    train, val, _ = splits
+    path = tmp_path / 'run.pt'
+    fit(build(train), train, val, epochs=2, checkpoint=path, **KWARGS)
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match=r"exists: pass 'resume=True' to go on from it, or 'overwrite=True'"):
+        fit(build(train), train, val, epochs=1, checkpoint=path, **KWARGS)
+    assert path.read_bytes() == before
+    fit(build(train), train, val, epochs=1, checkpoint=path, overwrite=True, **KWARGS)
+    assert load_checkpoint(path)['epoch'] == 1
+
+
+def changed(splits, what):
+    train, val, _ = (split.clone() for split in splits)
+    if what == 'item graph weights':
+        train[SIMILAR_TO].edge_weight[0] *= 2
+    elif what == 'mask':
+        train[ITEM].has_text = torch.arange(48) > 0
+        train[ITEM].x_text[0] = 0
+    elif what == 'times':
+        train[INTERACTS].time[0] += 1
+    elif what == 'recent items':
+        train[USER].recent_items[0, 0] = 7
+    elif what == 'spectrum':
+        train[ITEM].spectrum[5] += 1
+    elif what == 'one feature':
+        train[ITEM].x_image[47, 15] += 1e-3
+    elif what == 'raw ids':
+        train[USER].raw_id = train[USER].raw_id[::-1]
+    elif what == 'validation':
+        val[INTERACTS].edge_label_index = val[INTERACTS].edge_label_index[:, 1:]
+    return train, val
+
+
+@pytest.mark.parametrize(
+    ('what', 'named'),
+    [
+        ('item graph weights', r"another 'data' \(similar_to.edge_weight\)"),
+        ('mask', r"another 'data' \(item.x_text, item.has_text\)"),
+        ('times', r"another 'data' \(interacts.time\)"),
+        ('recent items', r"another 'data' \(user.recent_items\)"),
+        ('spectrum', r"another 'data' \(item.spectrum\)"),
+        ('one feature', r"another 'data' \(item.x_image\)"),
+        ('raw ids', r"another 'data' \(user.raw_id\)"),
+        ('validation', r"another 'validation'"),
+    ],
+)
+def test_a_run_resumes_on_equal_data_alone(splits, tmp_path, what, named):
+    train, val, _ = splits
+    path = tmp_path / 'run.pt'
+    fit(build(train), train, val, epochs=1, checkpoint=path, **KWARGS)
+    with pytest.raises(ValueError, match=named):
+        fit(build(train), *changed(splits, what), checkpoint=path, resume=True, **KWARGS)
+    fit(build(train), *changed(splits, 'nothing'), epochs=2, checkpoint=path, resume=True, **KWARGS)  # a copy is equal
+
+
+def test_a_run_resumes_with_equal_settings_alone(splits, tmp_path):
+    train, val, _ = splits
+    path, kwargs = tmp_path / 'run.pt', KWARGS | {'lr': None}
+
+    def sgd(**settings):
+        return lambda params: torch.optim.SGD(params, **settings)
+
+    fit(build(train), train, val, epochs=1, checkpoint=path, optimizer=sgd(lr=0.1, momentum=0.9), **kwargs)
+    for settings in ({'lr': 0.1}, {'lr': 0.2, 'momentum': 0.9}, {'lr': 0.1, 'momentum': 0.9, 'weight_decay': 1e-3}):
+        with pytest.raises(ValueError, match="has another 'settings' \\(groups: "):
+            fit(build(train), train, val, checkpoint=path, resume=True, optimizer=sgd(**settings), **kwargs)
+    for other in ({'batch_size': 64}, {'seed': 8}, {'monitor': 'ndcg@5'}, {'precision': 'bf16'}):
+        optimizer = sgd(lr=0.1, momentum=0.9)
+        with pytest.raises(ValueError, match=f"another 'settings' \\({next(iter(other))}: "):
+            fit(build(train), train, val, checkpoint=path, resume=True, optimizer=optimizer, **kwargs | other)
+    model = LIRDRec.from_data(train, hidden_channels=8, objective=SampledSoftmax())
+    with pytest.raises(ValueError, match="another 'hparams' \\(objective: "):
+        fit(model, train, val, checkpoint=path, resume=True, optimizer=sgd(lr=0.1, momentum=0.9), **kwargs)
+    fit(build(train), train, val, epochs=2, checkpoint=path, resume=True, optimizer=sgd(lr=0.1, momentum=0.9), **kwargs)
+
+
+def test_a_flipped_or_missing_byte_is_noticed(splits, tmp_path):
+    path = tmp_path / 'run.pt'
+    fit(build(splits[0]), splits[0], epochs=1, checkpoint=path, **KWARGS)
+    content = path.read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    for place in torch.randint(len(content), (150,), generator=generator).tolist():
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(torch.randint(8, (1,), generator=generator))
+        for damaged in (bytes(flipped), content[:place]):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match='is corrupt or not a checkpoint'):
+                load_model(path)
+
+
+def renumbered(train, users, new=0):
+    r"""Returns data of some of the users, in another order, and of new ones who have seen the first item."""
+    out = train.clone()
+    place = torch.full((train[USER].num_nodes,), -1)
+    place[users] = torch.arange(len(users))
+    user, item = train[INTERACTS].edge_index
+    keep = place[user] >= 0
+    edge_index = torch.stack([place[user[keep]], item[keep]])
+    more = torch.stack([torch.arange(len(users), len(users) + new), torch.zeros(new, dtype=torch.long)])
+    for key in list(out[USER].keys()):
+        del out[USER][key]
+    out[USER].num_nodes = len(users) + new
+    out[USER].raw_id = [train[USER].raw_id[i] for i in users] + [f'new-{i}' for i in range(new)]
+    for key in list(out[INTERACTS].keys()):
+        del out[INTERACTS][key]
+    out[INTERACTS].edge_index = torch.cat([edge_index, more], dim=1)
+    del out[REV_INTERACTS]
+    return InteractionGraph()(out)
+
+
+@pytest.mark.parametrize('cls', [LIRDRec, LightGCN])
+def test_a_checkpoint_is_aligned_by_raw_id(splits, tmp_path, caplog, cls):
+    train, val, _ = splits
+    path = tmp_path / 'run.pt'
+    model = cls.from_data(train, seed=0, hidden_channels=8)
+    fit(model, train, val, epochs=3, checkpoint=path, **KWARGS)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
+    mixed = renumbered(train, order)
+    for used in (model, load_model(path)):
+        with pytest.raises(ValueError, match=r"raw ids of 'user' need to be those .* align its rows by `load_model"):
+            used(mixed)
+    aligned = load_model(path, mixed)
+    assert torch.allclose(aligned(mixed).user, model(train).user[order], atol=1e-6)
+    assert torch.allclose(aligned(mixed).item, model(train).item, atol=1e-6)
+    assert 'users by raw id: 64 known, 0 new, 0 gone' in caplog.text
+    some = renumbered(train, order[:60], new=3)
+    aligned = load_model(path, some)
+    assert 'users by raw id: 60 known, 3 new, 4 gone' in caplog.text
+    assert torch.equal(aligned.user[:60], model.user[order[:60]])
+    assert aligned.user[60:].norm() > 0
+    assert torch.equal(load_model(path, some).user, aligned.user)  # seeded
+    result = fit(aligned, some, epochs=1, **KWARGS)  # a warm start
+    assert (
+        result.log[0]['loss']
+        < fit(cls.from_data(some, seed=0, hidden_channels=8), some, epochs=1, **KWARGS).log[0]['loss']
+    )
+    del some[USER].raw_id
+    with pytest.raises(ValueError, match=r'rows of users need raw ids to be aligned by.*\(the data has none\)'):
+        load_model(path, some)
