@@ -6,24 +6,25 @@ from lirdrec_pyg.nn.kernels import normalize
 
 
 class RecentItemsEncoder(Module):
-    r"""Adds the latest items of a user, of which the last count most, to its embedding. This is ours, not the paper's.
+    r"""Adds a user's latest items to its embedding. This is ours, not the paper's.
 
     .. math::
         \mathbf{q} = \mathrm{normalize}(\mathbf{u}) + \mathbf{W} \sum_{j=1}^{n} w_j \, \mathrm{normalize}(\mathbf{i}_j),
         \quad w_j = \frac{\exp(\theta_j)}{\sum_{j'} \exp(\theta_{j'})}
 
-    Only the positions :math:`j` of a user's own history enter, the first of which is its latest item.
-    :math:`\mathbf{W}` starts as a multiple of the identity and :math:`\boldsymbol{\theta}` as a geometric decay.
+    Position :math:`j = 1` is the latest item. A user with fewer than :math:`n` items has fewer terms. Both
+    :math:`\mathbf{W}` and :math:`\boldsymbol{\theta}` are learned.
 
     Args:
         channels (int): The width :math:`D` of the embeddings.
         length (int): The number of items :math:`n`.
-        init (float, optional): The multiple of the identity. (default: :obj:`2.0`)
-        decay (float, optional): The weight of an item in that of the next. (default: :obj:`0.6`)
+        init (float, optional): :math:`\mathbf{W}` starts as this multiple of the identity. (default: :obj:`2.0`)
+        decay (float, optional): At the start, each item weighs this much of the next later one: with 0.6 the weights
+            are as 1, 0.6, 0.36, … from the latest on. (default: :obj:`0.6`)
 
     Shapes:
-        - **input:** users :math:`(N, D)`, all items :math:`(|\mathcal{I}|, D)` and histories :math:`(N, n)`, ids of
-          items or :obj:`-1` where there is none
+        - **input:** users :math:`(N, D)`, all items :math:`(|\mathcal{I}|, D)` and the latest items of each user
+          :math:`(N, n)`: ids of items, or :obj:`-1` where there are no more
         - **output:** :math:`(N, D)`
     """
 
@@ -46,17 +47,17 @@ class RecentItemsEncoder(Module):
         torch.nn.init.eye_(self.lin.weight).mul_(self.init)
         self.theta.copy_(torch.arange(self.length) * torch.tensor(self.decay).log())
 
-    def forward(self, user: Tensor, item: Tensor, history: Tensor) -> Tensor:
+    def forward(self, user: Tensor, item: Tensor, recent: Tensor) -> Tensor:
         item = normalize(item)
         # Parts whose gathered rows are few: those of all users would be n times the embeddings.
-        size = history.size(0) if torch.is_grad_enabled() else 4096
-        parts = [self._pool(item, part) for part in history.split(size)]
+        size = recent.size(0) if torch.is_grad_enabled() else 4096
+        parts = [self._pool(item, part) for part in recent.split(size)]
         return normalize(user) + self.lin(torch.cat(parts))
 
-    def _pool(self, item: Tensor, history: Tensor) -> Tensor:
-        known = history >= 0
+    def _pool(self, item: Tensor, recent: Tensor) -> Tensor:
+        known = recent >= 0
         weight = self.theta.masked_fill(~known, float('-inf')).softmax(dim=1).masked_fill(~known, 0)  # [N, n]
-        rows = item.index_select(0, history.clamp(min=0).flatten()).view(*history.shape, -1)  # [N, n, D]
+        rows = item.index_select(0, recent.clamp(min=0).flatten()).view(*recent.shape, -1)  # [N, n, D]
         return (weight.unsqueeze(1) @ rows).squeeze(1)
 
     def __repr__(self) -> str:

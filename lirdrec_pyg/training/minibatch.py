@@ -29,28 +29,28 @@ Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
 
 class MiniBatches:
     r"""The triplets of :class:`~lirdrec_pyg.BPRSampler`, each batch with a sub-graph around it, sampled by PyG's
-    :class:`~torch_geometric.loader.LinkNeighborLoader`: the ``loader`` of :func:`~lirdrec_pyg.fit`.
+    :class:`~torch_geometric.loader.LinkNeighborLoader`. It is a ``loader`` for :func:`~lirdrec_pyg.fit`.
 
     A batch is a :class:`~torch_geometric.data.HeteroData` of the same contract as the whole, with ``n_id`` for both
-    types, the features of its items alone, and the edge weights of the whole graph. A positive or negative item needs
-    one hop for each layer on the item graph and for each layer on the interactions; with all neighbours (``-1``) its
-    embedding is that of the whole graph, and so are a user's and the gradient of the BPR loss. The regulariser is that
-    of the nodes in the sub-graph.
+    types. It holds the features of its items alone, and the edge weights of the whole graph.
 
-    With fewer neighbours, the sum over them is smaller than at inference, unless it is scaled up: of the
-    :math:`\deg v` neighbours of a node, the :math:`s_v` sampled ones then count as all,
+    Each layer of the model needs one hop: first those on the item graph, then those on the interactions. With all
+    neighbours (``-1``) the embeddings of the batch and the gradient of the BPR loss are those of the whole graph. The
+    regulariser is that of the nodes in the sub-graph. A hop of ``0`` samples nothing: its layer is left out.
+
+    With fewer neighbours, the sum over them would be smaller than at inference. So each of the :math:`s_v` sampled
+    neighbours of a node counts for more, such that they stand for all :math:`\deg v`:
 
     .. math::
-        \hat{w}_{uv} = \frac{\deg v}{s_v} w_{uv},
+        \hat{w}_{uv} = \frac{\deg v}{s_v} w_{uv}
 
-    and the expectation of a layer over the samples is the layer of the whole graph. An edge then leads to the node
-    that sampled it alone; without rescaling, and with all neighbours, it leads in both directions. A hop of no
-    neighbours at all (``0``) leaves its layer out either way.
+    On average over the samples, a layer is then that of the whole graph. An edge leads to the node that sampled it
+    alone. Without rescaling, and with all neighbours, it leads in both directions.
 
     Args:
-        data (HeteroData): The training view, with ``InteractionGraph()`` applied.
-        num_neighbors (sequence of int): How many interactions of a node are sampled at each hop; ``-1`` takes all.
-            Its length is the number of layers on interactions and on the item graph together, or more.
+        data (HeteroData): The training split, with ``InteractionGraph()`` applied.
+        num_neighbors (sequence of int): How many interactions of a node are sampled at each hop, at least one hop for
+            each layer of the model. ``-1`` takes all.
         num_item_layers (int, optional): The number of layers on the item graph, of which all edges are taken.
             (default: :obj:`1`)
         batch_size (int, optional): The number of triplets in a step, in each of several processes.
