@@ -42,13 +42,13 @@ def fold_in_users(
     For the weights of the views, :math:`\boldsymbol{\theta}_u` is the mean of all users' where the variant of
     :class:`~lirdrec_pyg.nn.PWC` has one for each user.
 
-    A user of the training view who is taken out of its graph and folded in again with its own free vectors gets what
+    A user of the training split who is taken out of its graph and folded in again with its own free vectors gets what
     ``model.encode`` gave it, but for :math:`\boldsymbol{\theta}_u` and, with more than two layers, the traces it leaves
     in the embeddings of other users on the way from layer two on. Users folded in together do not see one another.
 
     Args:
         model (LIRDRec): The trained model.
-        data (HeteroData): The training view.
+        data (HeteroData): The training split.
         histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`),
             the latest last, which matters to a sequential model alone.
         free (Tensor, optional): The vectors :math:`\mathbf{p}_u`, of unit length in training, :math:`(N, |V|, d)`.

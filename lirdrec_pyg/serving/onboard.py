@@ -29,7 +29,7 @@ def onboard_items(
     k: int = 10,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[HeteroData, Tensor]:
-    r"""Appends items that nobody has interacted with yet to a view, with all that a model reads of them: features,
+    r"""Appends items that nobody has interacted with yet to data, with all that a model reads of them: features,
     their spectrum (:class:`~lirdrec_pyg.transforms.DCT`) and edges of the item graph.
 
     The edges are those of :class:`~lirdrec_pyg.transforms.ItemKNNGraph`, by exact search among old and new items, but
@@ -37,7 +37,7 @@ def onboard_items(
     The adjacency matrices of :class:`~lirdrec_pyg.transforms.InteractionGraph` are made anew in their layout.
 
     Args:
-        data (HeteroData): The view, which stays as it is. What else its items have, *e.g.*, ``cold``, is not known of
+        data (HeteroData): The data, which stays as it is. What else its items have, *e.g.*, ``cold``, is not known of
             new items and is left out of the result.
         features (mapping of str to Tensor): The features :math:`(N, C_m)` of each modality of the new items. A
             modality that is left out is missing for all of them.
@@ -48,7 +48,7 @@ def onboard_items(
         weights (mapping of str to float, optional): The mixing weights of the item graph. (default: equal)
 
     Returns:
-        The extended view and the node ids of the new items.
+        The extended data and the node ids of the new items.
 
     Raises:
         ValueError: If features do not fit the data or one another or are not finite, raw ids are not new, or ``k`` is
@@ -99,7 +99,7 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
 
     Args:
         model (LIRDRec): The trained model.
-        data (HeteroData): The training view.
+        data (HeteroData): The training split.
         known (Tensor, optional): The layers of the first items, where only the items after these are to be encoded,
             which :func:`onboard_items` added. (default: none)
 
@@ -109,6 +109,8 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
     Raises:
         ValueError: If an item after the known ones has interactions, or the modalities are not those of the model.
     """
+    data = check(data)
+    model.check_ids(data)
     num_items = data[ITEM].num_nodes
     item = data[INTERACTS].edge_index[1]
     if known is not None:
@@ -140,7 +142,7 @@ def encode_new_items(
 
     Args:
         model (LIRDRec): The trained model.
-        data (HeteroData): The view that :func:`onboard_items` returned.
+        data (HeteroData): The data that :func:`onboard_items` returned.
         new (Tensor): The node ids of the new items :math:`(N)`.
         layers (Tensor, optional): The layers of all items, or of all but those added last. (default: compute them)
         borrow (float, optional): :math:`\beta`; with one, a new item is as near to users as its neighbours are.

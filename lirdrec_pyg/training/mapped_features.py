@@ -10,6 +10,7 @@ from torch import Tensor
 from lirdrec_pyg._io import digest, file_digest
 from lirdrec_pyg.transforms.dct import dct
 from lirdrec_pyg.transforms.flush_denormals import flush_denormals
+from lirdrec_pyg.typing import check_mask
 
 
 class MappedFeatures:
@@ -37,7 +38,7 @@ class MappedFeatures:
         if len(paths) == 0:
             raise ValueError("'paths' needs at least one modality (got none)")
         self.num_items = num_items
-        self.masks = dict(masks or {})
+        self.masks = {name: check_mask(mask, num_items, f'masks[{name!r}]') for name, mask in (masks or {}).items()}
         self.paths = {name: Path(path) for name, path in paths.items()}
         self._x: dict[str, np.ndarray[Any, Any]] = {}
         for name, path in paths.items():

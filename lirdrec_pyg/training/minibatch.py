@@ -22,7 +22,7 @@ from lirdrec_pyg.training.mapped_features import MappedFeatures
 from lirdrec_pyg.training.sampler import BPRSampler
 from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
 from lirdrec_pyg.transforms.interaction_graph import adjacency
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, modalities
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, Embeddings, check, modalities
 
 Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
 
@@ -82,6 +82,7 @@ class MiniBatches:
             raise ImportError(
                 'mini-batches need torch-sparse or pyg-lib: pip install --no-build-isolation torch-scatter torch-sparse'
             )
+        data = check(data, unique=True)
         if len(num_neighbors) <= num_item_layers:
             raise ValueError(
                 f"'num_neighbors' needs more than {num_item_layers} hops, those on the item graph (got {num_neighbors})"

@@ -44,7 +44,7 @@ class GradientBiasProbe(Callback):
     :math:`(|\mathcal{I}|)` an epoch, the mean over its steps. Training itself is not changed in a single bit.
 
     Args:
-        data (HeteroData): The training view.
+        data (HeteroData): The training split.
         ids (sequence of str, optional): The parameters with a row per item. (default: ``('item',)``)
         features (mapping of str to str, optional): For each module that projects features, its input among the
             attributes of ``data['item']``. (default: ``{'projections.<modality>': 'x_<modality>'}`` for all modalities,
@@ -175,7 +175,7 @@ class ModalityWeightMonitor(Callback):
     further from uniform have not collapsed.
 
     Args:
-        data (HeteroData): The training view; it is encoded once more each epoch.
+        data (HeteroData): The training split; it is encoded once more each epoch.
         views (sequence of str, optional): The names of the views. (default: the modalities and ``'shared'``)
         dominant (float, optional): The mean weight from which a view is the only one. (default: :obj:`0.9`)
         tolerance (float, optional): The distance within which weights are uniform. (default: :obj:`0.01`)
