@@ -1,12 +1,13 @@
-from lirdrec_pyg.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, ProgressBar
+from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar
 from lirdrec_pyg.training.checkpoint import load_checkpoint, load_model
+from lirdrec_pyg.training.fitting import fit
 from lirdrec_pyg.training.lazy_adam import LazyAdam
 from lirdrec_pyg.training.loader import Loader, WholeGraph
 from lirdrec_pyg.training.mapped_features import MappedFeatures
 from lirdrec_pyg.training.minibatch import MiniBatches
 from lirdrec_pyg.training.probes import GradientBiasProbe, ModalityWeightMonitor
 from lirdrec_pyg.training.sampler import BPRSampler
-from lirdrec_pyg.training.trainer import FitResult, Trainer, fit
+from lirdrec_pyg.training.trainer import Callback, FitResult, Trainer
 
 __all__ = [
     'BPRSampler',

@@ -2,47 +2,12 @@ import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from lirdrec_pyg._io import replacing
-
-if TYPE_CHECKING:
-    from lirdrec_pyg.training.trainer import Row, Trainer
-
-
-class Callback:
-    r"""Watches a training run; override what is needed. ``trainer.stop()`` ends the run.
-
-    TensorBoard, for example:
-
-    .. code-block:: python
-
-        class TensorBoard(Callback):
-            def __init__(self, folder: str) -> None:
-                self.writer = SummaryWriter(folder)
-
-            def on_epoch(self, trainer: Trainer, row: Row) -> None:
-                for name, value in row.items():
-                    self.writer.add_scalar(name, value, trainer.epoch)
-    """
-
-    def on_start(self, trainer: 'Trainer') -> None:
-        r"""Called once, before the first epoch or when a run goes on."""
-
-    def on_backward(self, trainer: 'Trainer', loss: Tensor) -> None:
-        r"""Called after each backward pass, before the update: gradients are in place."""
-
-    def on_step(self, trainer: 'Trainer') -> None:
-        r"""Called after each update."""
-
-    def on_epoch(self, trainer: 'Trainer', row: 'Row') -> None:
-        r"""Called after each epoch and its validation, with its row of the log."""
-
-    def on_end(self, trainer: 'Trainer') -> None:
-        r"""Called once, when the run has ended, also by an error."""
+from lirdrec_pyg.training.trainer import Callback, Row, Trainer
 
 
 class EarlyStopping(Callback):
@@ -58,11 +23,11 @@ class EarlyStopping(Callback):
             raise ValueError(f"'patience' needs to be positive (got {patience})")
         self.patience = patience
 
-    def on_start(self, trainer: 'Trainer') -> None:
+    def on_start(self, trainer: Trainer) -> None:
         if trainer.val is not None and trainer.epoch - trainer.best_epoch > self.patience:
             trainer.stop()
 
-    def on_epoch(self, trainer: 'Trainer', row: 'Row') -> None:
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
         self.on_start(trainer)
 
 
@@ -76,11 +41,11 @@ class Checkpoint(Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def on_start(self, trainer: 'Trainer') -> None:
+    def on_start(self, trainer: Trainer) -> None:
         if trainer.epoch == 0:
             trainer.save(self.path)
 
-    def on_epoch(self, trainer: 'Trainer', row: 'Row') -> None:
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
         trainer.save(self.path)
 
 
@@ -94,7 +59,7 @@ class CSVLog(Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
 
-    def on_epoch(self, trainer: 'Trainer', row: 'Row') -> None:
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
         if trainer.is_first_process:
             write_csv(trainer.log, self.path)
 
@@ -110,12 +75,12 @@ class ProgressBar(Callback):
         self.epochs = epochs
         self.bar: Any = None
 
-    def on_start(self, trainer: 'Trainer') -> None:
+    def on_start(self, trainer: Trainer) -> None:
         name = type(trainer.model).__name__
         if trainer.is_first_process:
             self.bar = tqdm(total=self.epochs, initial=trainer.epoch, desc=name, unit='epoch')
 
-    def on_epoch(self, trainer: 'Trainer', row: 'Row') -> None:
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
         if self.bar is not None:
             shown = {'loss': f'{row["loss"]:.4f}'}
             if trainer.val is not None:
@@ -123,7 +88,7 @@ class ProgressBar(Callback):
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update()
 
-    def on_end(self, trainer: 'Trainer') -> None:
+    def on_end(self, trainer: Trainer) -> None:
         if self.bar is not None:
             self.bar.close()
 

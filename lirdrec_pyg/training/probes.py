@@ -2,7 +2,7 @@ r"""Callbacks of :func:`~lirdrec_pyg.fit` that record what goes on in training: 
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,11 +14,8 @@ from torch_geometric.data import HeteroData
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.nn.propagation import edges
-from lirdrec_pyg.training.callbacks import Callback
+from lirdrec_pyg.training.trainer import Callback, Trainer
 from lirdrec_pyg.typing import ITEM, modalities
-
-if TYPE_CHECKING:
-    from lirdrec_pyg.training.trainer import Trainer
 
 Row = dict[str, Any]
 
@@ -79,7 +76,7 @@ class GradientBiasProbe(Callback):
         self._steps: dict[str, list[tuple[Row, Tensor, Tensor]]] = {name: [] for name in self.item_grads}
 
     @torch.no_grad()
-    def on_backward(self, trainer: 'Trainer', loss: Tensor) -> None:
+    def on_backward(self, trainer: Trainer, loss: Tensor) -> None:
         model, epoch, step = trainer.model, trainer.epoch, trainer.step
         if not self._start:
             self._check(model)
@@ -108,7 +105,7 @@ class GradientBiasProbe(Callback):
             self._before[name] = row, size, old, self._vectors(model, name)
 
     @torch.no_grad()
-    def on_step(self, trainer: 'Trainer') -> None:
+    def on_step(self, trainer: Trainer) -> None:
         model = trainer.model
         for name, (row, size, old, vectors) in self._before.items():
             params = self._params(model, name).values()
@@ -120,7 +117,7 @@ class GradientBiasProbe(Callback):
         self._before = {}
 
     @torch.no_grad()
-    def on_epoch(self, trainer: 'Trainer', row: dict[str, float]) -> None:
+    def on_epoch(self, trainer: Trainer, row: dict[str, float]) -> None:
         model = trainer.model
         vectors = {name: self._vectors(model, name) for name in self.item_grads}
         for name, steps in self._steps.items():
@@ -200,7 +197,7 @@ class ModalityWeightMonitor(Callback):
         self._warned: set[str] = set()
 
     @torch.no_grad()
-    def on_epoch(self, trainer: 'Trainer', row: dict[str, float]) -> None:
+    def on_epoch(self, trainer: Trainer, row: dict[str, float]) -> None:
         model = trainer.model
         weight = self._weight(model)  # [U, V]
         if weight.size(1) != len(self.views):

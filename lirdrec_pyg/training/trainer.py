@@ -2,7 +2,6 @@ import copy
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch_geometric.transforms import Compose
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.ranking import METRICS, evaluate
 from lirdrec_pyg.training import processes
-from lirdrec_pyg.training.callbacks import Callback, Checkpoint, CSVLog, EarlyStopping, ProgressBar
 from lirdrec_pyg.training.checkpoint import (
     FORMAT,
     compare,
@@ -38,7 +36,7 @@ PathLike = str | os.PathLike[str]
 
 
 class FitResult(NamedTuple):
-    r"""What :func:`fit` returns.
+    r"""What :func:`~lirdrec_pyg.fit` returns.
 
     Args:
         log (list of dict): One row an epoch: ``epoch``, ``loss``, the monitored metric and ``seconds``.
@@ -54,8 +52,40 @@ class FitResult(NamedTuple):
         return f'FitResult({len(self.log)} epochs, best_epoch={self.best_epoch}, best_value={self.best_value:.4f})'
 
 
+class Callback:
+    r"""Watches a training run; override what is needed. ``trainer.stop()`` ends the run.
+
+    TensorBoard, for example:
+
+    .. code-block:: python
+
+        class TensorBoard(Callback):
+            def __init__(self, folder: str) -> None:
+                self.writer = SummaryWriter(folder)
+
+            def on_epoch(self, trainer: Trainer, row: Row) -> None:
+                for name, value in row.items():
+                    self.writer.add_scalar(name, value, trainer.epoch)
+    """
+
+    def on_start(self, trainer: 'Trainer') -> None:
+        r"""Called once, before the first epoch or when a run goes on."""
+
+    def on_backward(self, trainer: 'Trainer', loss: Tensor) -> None:
+        r"""Called after each backward pass, before the update: gradients are in place."""
+
+    def on_step(self, trainer: 'Trainer') -> None:
+        r"""Called after each update."""
+
+    def on_epoch(self, trainer: 'Trainer', row: Row) -> None:
+        r"""Called after each epoch and its validation, with its row of the log."""
+
+    def on_end(self, trainer: 'Trainer') -> None:
+        r"""Called once, when the run has ended, also by an error."""
+
+
 class Trainer:
-    r"""One training run that can be stepped through, saved and resumed. :func:`fit` is the one-call shortcut.
+    r"""One training run, which can be stepped through, saved and resumed. :func:`~lirdrec_pyg.fit` is its shortcut.
 
     .. code-block:: python
 
@@ -117,7 +147,7 @@ class Trainer:
         self.model: Recommender = unwrap(model)
         train = check(train, 'train', unique=True)
         val = None if val is None else check(val, 'val', labels=True)
-        self._metric, self._k = _parse(monitor, val)
+        self._metric, self._k = parse_metric(monitor, val)
         for name, value in [('batch_size', batch_size), ('lr', lr)]:
             if value is not None and not value > 0:
                 raise ValueError(f"'{name}' needs to be positive (got {value})")
@@ -380,114 +410,7 @@ class Trainer:
         return f'{type(self).__name__}({type(self.model).__name__}, {settings})'
 
 
-def fit(
-    model: Any,
-    train: HeteroData,
-    val: HeteroData | None = None,
-    *,
-    epochs: int = 1000,
-    batch_size: int | None = None,
-    lr: float | None = None,
-    patience: int | None = None,
-    monitor: str = 'recall@20',
-    seed: int = 0,
-    precision: Precision = 'fp32',
-    optimizer: Callable[[list[Parameter]], Optimizer] | None = None,
-    loader: Loader | None = None,
-    checkpoint: PathLike | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    log_csv: PathLike | None = None,
-    callbacks: Sequence[Callback] = (),
-    progress: bool = True,
-) -> FitResult:
-    r"""Trains a model with early stopping on a validation metric, and leaves it in ``eval`` mode with the best weights.
-
-    It is a :class:`Trainer` with the callbacks :class:`EarlyStopping`, :class:`Checkpoint`, :class:`CSVLog` and
-    :class:`ProgressBar`, and keeps what that promises: bit-equal resume, and the global random state left alone.
-
-    Args:
-        model (Recommender): The model to train. One without parameters is only evaluated.
-        train (HeteroData): The training split, with ``InteractionGraph()`` applied.
-        val (HeteroData, optional): The validation split. Without it, training runs for all epochs.
-            (default: ``None``)
-        epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
-        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
-        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
-        patience (int, optional): Stop when the metric was not better for more than that many epochs. (default: that of
-            ``model.fit_defaults``)
-        monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
-        seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
-        precision (str, optional): ``'bf16'`` stores features and edge weights in bfloat16 for training, and takes the
-            products with them in it. Parameters, sums and the loss stay in single precision.
-            (default: ``'fp32'``)
-        optimizer (callable, optional): Makes the optimiser, *e.g.*, ``lambda params: SGD(params, lr=0.1)``, in place
-            of ``lr``. (default: fused Adam)
-        loader (Loader, optional): Gives the batches in place of ``batch_size``, *e.g.*,
-            :class:`~lirdrec_pyg.MiniBatches`. (default: triplets on the whole graph)
-        checkpoint (path, optional): A file to write after each epoch. (default: :obj:`None`)
-        resume (bool, optional): Go on from ``checkpoint``. (default: :obj:`False`)
-        overwrite (bool, optional): Start anew where ``checkpoint`` exists. (default: :obj:`False`)
-        log_csv (path, optional): A CSV file of the log. (default: :obj:`None`)
-        callbacks (sequence of Callback, optional): Watchers. (default: none)
-        progress (bool, optional): Show a progress bar. (default: :obj:`True`)
-
-    Raises:
-        ValueError: If an argument is out of range or would be ignored, or the checkpoint is damaged, of another model
-            or other data.
-        FileExistsError: If there is a checkpoint, and neither ``resume`` nor ``overwrite`` is set.
-        FileNotFoundError: If there is no checkpoint to resume from.
-        FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
-    """
-    if not epochs > 0:
-        raise ValueError(f"'epochs' needs to be positive (got {epochs})")
-    if patience is not None and not patience > 0:
-        raise ValueError(f"'patience' needs to be positive (got {patience})")
-    if patience is not None and val is None:
-        raise ValueError(f"'patience' needs a validation split, 'val', to wait for (got {patience} and None)")
-    for name, given in [('resume', resume), ('overwrite', overwrite)]:
-        if given and checkpoint is None:
-            raise ValueError(f"'{name}' needs a 'checkpoint' to {name} (got None)")
-    if resume and overwrite:
-        raise ValueError("'resume' and 'overwrite' exclude each other (got both)")
-    if checkpoint is not None and not (resume or overwrite) and processes.rank() == 0 and Path(checkpoint).exists():
-        raise FileExistsError(f"'{checkpoint}' exists: pass 'resume=True' to go on from it, or 'overwrite=True'")
-    if not any(param.requires_grad for param in unwrap(model).parameters()):
-        return _validated(unwrap(model), train, val, monitor)
-    trainer = Trainer(
-        model,
-        train,
-        val,
-        batch_size=batch_size,
-        lr=lr,
-        monitor=monitor,
-        seed=seed,
-        precision=precision,
-        optimizer=optimizer,
-        loader=loader,
-        callbacks=callbacks,
-    )
-    if resume and checkpoint is not None:
-        trainer.resume(checkpoint)
-    trainer.callbacks.append(EarlyStopping(int(patience or trainer.model.fit_defaults['patience'])))
-    if checkpoint is not None:
-        trainer.callbacks.append(Checkpoint(checkpoint))
-    if log_csv is not None:
-        trainer.callbacks.append(CSVLog(log_csv))
-    if progress:
-        trainer.callbacks.append(ProgressBar(epochs))
-    return trainer.fit(epochs)
-
-
-def _validated(model: Recommender, train: HeteroData, val: HeteroData | None, monitor: str) -> FitResult:
-    r"""Returns what there is to tell of a model without parameters."""
-    metric, k = _parse(monitor, val)
-    model.eval()
-    value = float('nan') if val is None else evaluate(model(train), val, k=k, metrics=[metric])[monitor]
-    return FitResult([], 0, value)
-
-
-def _parse(monitor: str, val: HeteroData | None) -> tuple[str, int]:
+def parse_metric(monitor: str, val: HeteroData | None) -> tuple[str, int]:
     metric, _, k = monitor.partition('@')
     if metric not in METRICS or not k.isdigit():
         raise ValueError(f"'monitor' needs to be of the form 'recall@20', one of {list(METRICS)} (got '{monitor}')")
