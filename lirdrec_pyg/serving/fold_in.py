@@ -23,11 +23,10 @@ def fold_in_users(
     free: Tensor | None = None,
     layers: Tensor | None = None,
 ) -> Tensor:
-    r"""Returns the embeddings of users who were not in training, from their interactions.
+    r"""Returns the embeddings of users who were not in training, from the items they interacted with.
 
-    With :math:`\mathbf{p}_u` in place of the normalised free vectors that training would have given a user, none by
-    default, its layers are those of the graph to which this user alone, with the items :math:`\mathcal{N}(u)`, was
-    added:
+    A new user has no free vectors. By default they are zero, and the user is what its items make of it. Its layers are
+    those of the graph with this user added, and its items :math:`\mathcal{N}(u)`:
 
     .. math::
         \mathbf{z}^{(0)}_u &= \mathbf{p}_u, \quad
@@ -38,21 +37,20 @@ def fold_in_users(
         + w_{ui} \mathbf{z}^{(l-1)}_u \\
         \mathbf{u} &= \mathrm{fusion} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
 
-    Here :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those of the graph without the user.
-    For the weights of the views, :math:`\boldsymbol{\theta}_u` is the mean of all users' where the variant of
-    :class:`~lirdrec_pyg.nn.PWC` has one for each user.
+    :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those without the user. A fusion with a state
+    for each user takes the mean of all states. Users folded in together do not see one another.
 
-    A user of the training split who is taken out of its graph and folded in again with its own free vectors gets what
-    ``model.encode`` gave it, but for :math:`\boldsymbol{\theta}_u` and, with more than two layers, the traces it leaves
-    in the embeddings of other users on the way from layer two on. Users folded in together do not see one another.
+    This is exact up to two layers: a user of the training split who is taken out and folded in with its own vectors
+    gets the embedding it had, but for the state of the fusion. From three layers on, the user would also change other
+    users' embeddings, and they its own. That is left out.
 
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The training split.
-        histories (sequence of sequences): The items of each user, by raw id (:class:`str`) or node id (:class:`int`),
-            the latest last, which matters to a sequential model alone.
-        free (Tensor, optional): The vectors :math:`\mathbf{p}_u`, of unit length in training, :math:`(N, |V|, d)`.
-            (default: zero, which serves users better than the mean of all trained ones)
+        histories (sequence of sequences): The items of each user, by raw id, or by position where the data has no raw
+            ids. The latest comes last, which matters to a sequential model alone.
+        free (Tensor, optional): The vectors :math:`\mathbf{p}_u` of each user, :math:`(N, |V|, d)`, of unit length as in
+            training. (default: zero, which serves users better than the mean of all trained ones)
         layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
 
     Shapes:
