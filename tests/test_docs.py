@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_geometric import typing as support
 
 from lirdrec_pyg import LazyAdam, LIRDRec, MappedFeatures, MiniBatches, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, save_mmrec
@@ -106,7 +105,7 @@ def test_own_tables_of_the_readme(tmp_path):
     assert known['train']['item'].x_text.shape == (12, 3)
 
 
-@pytest.mark.skipif(not (support.WITH_TORCH_SPARSE or support.WITH_PYG_LIB), reason='needs torch-sparse or pyg-lib')
+@pytest.mark.torch_sparse  # needs its neighbour sampler
 def test_mini_batches_of_the_page_on_scale(tmp_path, splits):
     train, val, _ = splits
     np.save(tmp_path / 'text_feat.npy', train['item'].x_text.numpy())
