@@ -37,8 +37,8 @@ def fold_in_users(
         + w_{ui} \mathbf{z}^{(l-1)}_u \\
         \mathbf{u} &= \mathrm{fusion} \Big( \sum_{l=0}^L \mathbf{z}^{(l)}_u \Big)
 
-    :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those without the user. A fusion with a state
-    for each user takes the mean of all states. Users folded in together do not see one another.
+    :math:`\deg i` and :math:`\mathbf{z}^{(l)}_i` (:func:`item_layers`) are those without the user. A fusion with
+    a state for each user takes the mean of all states. Users who are folded in together do not see one another.
 
     This is exact up to two layers: a user of the training split who is taken out and folded in with its own vectors
     gets the embedding it had, but for the state of the fusion. From three layers on, the user would also change other
@@ -49,8 +49,8 @@ def fold_in_users(
         data (HeteroData): The training split.
         histories (sequence of sequences): The items of each user, by raw id, or by position where the data has no raw
             ids. The latest comes last, which matters to a sequential model alone.
-        free (Tensor, optional): The vectors :math:`\mathbf{p}_u` of each user, :math:`(N, |V|, d)`, of unit length as in
-            training. (default: zero, which serves users better than the mean of all trained ones)
+        free (Tensor, optional): The vectors :math:`\mathbf{p}_u` of each user, :math:`(N, |V|, d)`, of unit length
+            as in training. (default: zero, which serves users better than the mean of all trained ones)
         layers (Tensor, optional): The :func:`item_layers` of ``data``. (default: compute them)
 
     Shapes:

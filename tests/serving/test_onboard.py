@@ -46,9 +46,7 @@ def catalogue(missing=None, layout='csr', num_items=48, num_cold_items=10):
 
 @pytest.mark.parametrize('layout', ['csr', 'EdgeIndex', 'edge_index'])
 @pytest.mark.parametrize('missing', [None, {'image': 0.3}, {'image': 0.2, 'text': 0.2}])
-@pytest.mark.parametrize(
-    ('power', 'kwargs'), [(1, {}), (0, {'num_item_layers': 2, 'num_layers': 3})]
-)
+@pytest.mark.parametrize(('power', 'kwargs'), [(1, {}), (0, {'num_item_layers': 2, 'num_layers': 3})])
 def test_onboarding(layout, missing, power, kwargs):
     whole, part, arguments = catalogue(missing, layout)
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8, **kwargs).eval()
