@@ -125,7 +125,7 @@ class _Progressive(_Predicting):
         if index is None:
             self.last_weight.copy_(weight)
         else:
-            self.last_weight[index] = weight
+            self.last_weight[index] = weight.to(self.last_weight.dtype)
 
     def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         return self._mix(x, self.theta if index is None else self.theta.index_select(0, index))

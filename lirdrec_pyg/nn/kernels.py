@@ -3,8 +3,9 @@ equals what autograd makes of the formula in its docstring."""
 
 import functools
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SLOPE = 0.01  # of the leaky rectifier
+Step = TypeVar('Step', bound=Callable[..., Any])
+
+
+def without_autocast(step: Step) -> Step:
+    r"""Lets a step work in the precision of its inputs, also within :class:`torch.autocast`.
+
+    A forward pass within the context and a backward pass outside of it would otherwise differ in precision.
+    """
+
+    @functools.wraps(step)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        device = next((arg.device.type for arg in args if isinstance(arg, Tensor)), 'cpu')
+        if not torch.is_autocast_enabled(device):
+            return step(*args, **kwargs)
+        with torch.autocast(device, enabled=False):
+            return step(*args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
 
 
 def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -33,6 +52,7 @@ def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 class _HiddenLayer(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         out = linear(x, weight.to(x.dtype), bias.to(x.dtype), slope=SLOPE)
         ctx.save_for_backward(x, out)
@@ -41,6 +61,7 @@ class _HiddenLayer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, out = ctx.saved_tensors
         grad = torch.ops.aten.leaky_relu_backward(grad, out, SLOPE, True)
@@ -116,6 +137,7 @@ def normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
 
 class _Normalize(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         out, norm = normalized(x, eps)
         ctx.save_for_backward(out, norm)
@@ -123,6 +145,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:
         return normalized_backward_(grad.clone(), *ctx.saved_tensors), None
 
@@ -162,11 +185,12 @@ def rows_and_mean_square(x: Tensor, index: Tensor, weight: Tensor | None = None)
         - **weight:** :math:`(N, |V|)`
         - **output:** :math:`(B, |V| d)` and a scalar
     """
-    return _RowsAndMeanSquare.apply(x, index, weight)
+    return _RowsAndMeanSquare.apply(x, index, None if weight is None else weight.to(x.dtype))
 
 
 class _RowsAndMeanSquare(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(ctx: Any, x: Tensor, index: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
         square = torch.linalg.vector_norm(x, dim=-1).square_()  # [N, V]
         rows = x.index_select(0, index)
@@ -178,6 +202,7 @@ class _RowsAndMeanSquare(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
     def backward(ctx: Any, grad_rows: Tensor, grad_mean: Tensor) -> Any:
         x, index, weight, square = ctx.saved_tensors
         scale = grad_mean * (2 / x.numel())
@@ -202,17 +227,19 @@ def view_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         - **bias:** :math:`(|V|, H)`
         - **output:** :math:`(|V|, N, H)`
     """
-    return _ViewLinear.apply(x, weight, bias)
+    return _ViewLinear.apply(x, weight.to(x.dtype), bias.to(x.dtype))
 
 
 class _ViewLinear(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return torch.baddbmm(bias.unsqueeze(1), x.transpose(0, 1), weight.transpose(1, 2))
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, weight = ctx.saved_tensors
         grad_x = x.new_empty(x.shape)
@@ -278,6 +305,8 @@ def softmax_loss(
         - **candidates:** :math:`(N)`
         - **output:** a scalar
     """
+    dtype = torch.promote_types(user.dtype, item.dtype)
+    user, item = user.to(dtype), item.to(dtype)
     if max_elements is None:
         max_elements = 2**21 if user.device.type == 'cpu' else 2**27
     return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index, candidates)
@@ -285,6 +314,7 @@ def softmax_loss(
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
+    @without_autocast
     def forward(
         ctx: Any,
         user: Tensor,
@@ -324,7 +354,8 @@ class _Softmax(torch.autograd.Function):
         return (total / target.size(0)).to(user.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_user, grad_item = ctx.saved_tensors
         return grad_user * grad, grad_item * grad, None, None, None, None, None

@@ -26,8 +26,9 @@ class WeightedLGConv(LGConv):
           :math:`(2, |\mathcal{E}|)`, the last two with weights :math:`(|\mathcal{E}|)`; ``size`` :math:`(N, M)`
         - **output:** target features :math:`(M, D)`
 
-    On CPU, a product with a CSR matrix in bfloat16 gathers rows rounded to it, adds them up in single precision and
-    rounds the sums: it takes half the time.
+    The output has the precision of the features. The product is taken in that of the features or the weights, whichever
+    is higher. A CSR matrix in bfloat16 is the exception, on CPU: rows are gathered rounded to it, added up in single
+    precision, and the sums are rounded. This takes half the time.
     """
 
     SUPPORTS_FUSED_EDGE_INDEX = True
@@ -35,28 +36,30 @@ class WeightedLGConv(LGConv):
     def __init__(self) -> None:
         super().__init__(normalize=False)
 
+    @kernels.without_autocast
     def forward(
         self, x: Tensor, edge_index: Adj, edge_weight: OptTensor = None, size: tuple[int, int] | None = None
     ) -> Tensor:
         # propagate_type: (x: Tensor, edge_weight: OptTensor)
-        return self.propagate(edge_index, x=x, edge_weight=edge_weight, size=size)
+        return self.propagate(edge_index, x=x, edge_weight=edge_weight, size=size).to(x.dtype)
 
     def message_and_aggregate(self, adj_t: Adj, x: Tensor, edge_weight: OptTensor = None) -> Tensor:
+        weight = edge_weight if isinstance(adj_t, EdgeIndex) else adj_t
+        dtype = x.dtype if weight is None else _common_dtype(x, weight)
+        x = x.to(dtype)
         if isinstance(adj_t, EdgeIndex):
-            return adj_t.matmul(x, edge_weight, transpose=True)
+            return adj_t.matmul(x, None if edge_weight is None else edge_weight.to(dtype), transpose=True)
         if is_torch_sparse_tensor(adj_t) and adj_t.layout == torch.sparse_csr and not x.is_cuda:
             # A CSR product is a bag of weighted rows, and torch's kernel for that is the faster one on CPU.
-            half = adj_t.dtype == torch.bfloat16
-            out = torch.nn.functional.embedding_bag(
+            return torch.nn.functional.embedding_bag(
                 adj_t.col_indices(),
-                x.to(adj_t.dtype) if half else x,
+                x,
                 adj_t.crow_indices(),
                 mode='sum',
-                per_sample_weights=adj_t.values(),
+                per_sample_weights=adj_t.values().to(dtype),
                 include_last_offset=True,
             )
-            return out.to(x.dtype) if half else out
-        return spmm(adj_t, x)
+        return spmm(adj_t.to(dtype), x)
 
 
 class Propagation(Module):
@@ -182,6 +185,13 @@ def _edges(store: Any) -> Edges:
     return store.edge_index, store.edge_weight
 
 
+def _common_dtype(x: Tensor, weight: Any) -> torch.dtype:
+    r"""Returns the precision in which the products of features and weights are taken."""
+    dtype: torch.dtype = weight.dtype if isinstance(weight, Tensor) else weight.dtype()  # of a `SparseTensor`
+    is_half = dtype == torch.bfloat16 and isinstance(weight, Tensor) and weight.layout == torch.sparse_csr
+    return dtype if is_half else torch.promote_types(x.dtype, dtype)
+
+
 def _is_plain(adj: Adj) -> bool:
     return isinstance(adj, Tensor) and not isinstance(adj, EdgeIndex) and not is_torch_sparse_tensor(adj)
 
@@ -208,6 +218,7 @@ def _horner(
 
 class _SymmetricSum(torch.autograd.Function):
     @staticmethod
+    @kernels.without_autocast
     def forward(
         ctx: Any, conv: Any, num_layers: int, user: Tensor, item: Tensor, to_item: Any, to_user: Any, normalize: bool
     ) -> Any:
@@ -219,6 +230,7 @@ class _SymmetricSum(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @kernels.without_autocast
     def backward(ctx: Any, grad_user: Tensor, grad_item: Tensor) -> Any:
         conv, num_layers, to_item, to_user = ctx.args
         user, item = _horner_views(conv, num_layers, grad_user.contiguous(), grad_item.contiguous(), to_item, to_user)

@@ -110,7 +110,7 @@ class BM3(IDRecommender):
             online = Embeddings(self.predictor(h_user), self.predictor(h_item))
             loss = self.objective(self.batch(data, online, user, pos, neg))
         for name, projection in self.projections.items():
-            h = projection(modality_features(data, name)[0][pos].float())
+            h = projection(modality_features(data, name)[0][pos].to(self.item.dtype))
             predicted = self.predictor(h)
             loss = loss + self.align_weight * (_distance(predicted, i_target) + _distance(predicted, self._target(h)))
         return loss + self.reg_weight * penalty

@@ -40,13 +40,14 @@ class ContentKNN(Recommender):
 
     def embed(self, data: HeteroData) -> Embeddings:
         weights = dict.fromkeys(modalities(data), 1.0) if self.weights is None else self.weights
-        xs = {name: modality_features(data, name)[0].float() for name in weights}
+        xs = {name: modality_features(data, name)[0] for name in weights}
+        xs = {name: x.to(torch.promote_types(x.dtype, torch.float32)) for name, x in xs.items()}
         item = torch.cat([weight**0.5 * F.normalize(xs[name], dim=-1) for name, weight in weights.items()], dim=-1)
         edge_index = data[INTERACTS].edge_index
         size = data[USER].num_nodes, data[ITEM].num_nodes
         ones = item.new_ones(edge_index.size(1))
         history = torch.sparse_coo_tensor(edge_index, ones, size, check_invariants=False)
-        return Embeddings(history @ item, item)
+        return Embeddings((history @ item).to(item.dtype), item)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         return user.new_zeros((), dtype=torch.float32)

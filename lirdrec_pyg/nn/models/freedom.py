@@ -117,7 +117,7 @@ class FREEDOM(IDRecommender):
             x = modality_features(data, name)[0]
 
             def project(index: Tensor, x: Tensor = x, projection: Module = projection) -> Tensor:
-                return projection(x[index].float())  # type: ignore[no-any-return]
+                return projection(x[index].to(self.item.dtype))  # type: ignore[no-any-return]
 
             loss = loss + self.reg_weight * self.objective(batch.with_items(project))
         return loss

@@ -104,7 +104,9 @@ class MGCN(IDRecommender):
         r"""Returns what behaviour tells and what content does."""
         graph, vectors = edges(data), self.vectors(data)
         behaviour = self.layer_mean(vectors, graph)
-        gates = [gate(modality_features(data, name)[0].float()).sigmoid() for name, gate in self.gates.items()]
+        gates = [
+            gate(modality_features(data, name)[0].to(self.item.dtype)).sigmoid() for name, gate in self.gates.items()
+        ]
         h_item = torch.cat([vectors.item * gate for gate in gates], dim=-1)  # [I, M * d]
         if self.propagation.num_item_layers > 0:
             h_item = self.propagation.smooth(h_item, graph.similar, graph.similar_t)

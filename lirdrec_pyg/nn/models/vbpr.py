@@ -87,7 +87,7 @@ class VBPR(IDRecommender):
 
     def _items(self, data: HeteroData, index: Tensor | None = None) -> Tensor:
         own = ids(data, ITEM, index)
-        xs = {name: rows(modality_features(data, name)[0], index).float() for name in self.in_channels}
+        xs = {name: rows(modality_features(data, name)[0], index).to(self.item.dtype) for name in self.in_channels}
         content = sum(projection(xs[name]) for name, projection in self.projections.items())
         if self.item_bias is not None:
             content[:, -1:] += rows(self.item_bias, own)
