@@ -103,7 +103,6 @@ class LIRDRec(Recommender):
         self.propagation = Propagation(num_layers, num_item_layers)
         self.fusion = self._own('fusion', fusion or PWC())
         self.fusion.build(d, self.num_views, num_users)
-        self.fusion.reset_parameters()  # draws what it always drew: seeds keep their initial weights
         self.fusion.reset_parameters()  # draws once more: a seed gives the weights of the published rows
         self.recent = RecentItemsEncoder(self.num_views * d, recent_items) if recent_items else None
         self.reset_parameters()
