@@ -8,9 +8,8 @@ import torch
 
 from lirdrec_pyg import BPRSampler, LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import PWC, AttentionFusion, LightGCN, SampledSoftmax, SoftmaxLIRDRec
+from lirdrec_pyg.nn import LightGCN, SampledSoftmax, SoftmaxLIRDRec
 from lirdrec_pyg.nn.propagation import WeightedLGConv, edges
-from lirdrec_pyg.serving import encode_layerwise
 from lirdrec_pyg.training import LazyAdam, MappedFeatures, MiniBatches
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
@@ -192,13 +191,15 @@ def test_fit_in_bfloat16(splits, device):
 
 
 @sampled
-def test_a_state_of_other_settings_is_refused(splits):
+def test_a_run_with_other_mini_batches_is_refused(splits, tmp_path):
     train, _ = splits
-    state = MiniBatches(train, [5, 3, 2], batch_size=64).state_dict()
-    for name, value in [('batch_size', 32), ('num_neighbors', [5, 3, 1]), ('rescale', False)]:
-        kwargs = {'num_neighbors': [5, 3, 2], 'batch_size': 64, name: value}
-        with pytest.raises(ValueError, match=rf"'{name}' needs to be .*, as in the state"):
-            MiniBatches(train, **kwargs).load_state_dict(state)
+    path, known = tmp_path / 'run.pt', {'num_neighbors': [5, 3, 2], 'batch_size': 64}
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    fit(model, train, epochs=1, loader=MiniBatches(train, **known), checkpoint=path, progress=False)
+    for name, value in [('batch_size', 32), ('num_neighbors', [5, 3, 1]), ('rescale', False), ('seed', 1)]:
+        loader = MiniBatches(train, **known | {name: value})
+        with pytest.raises(ValueError, match=rf"another 'settings' \({name}: "):
+            fit(model, train, loader=loader, checkpoint=path, resume=True, progress=False)
 
 
 @sampled
@@ -277,142 +278,9 @@ def test_history_before_or_after_the_graph_gives_the_same_batches(fan_out):
         assert losses[0] == pytest.approx([model.loss(whole, *batch).item() for batch in sampler], rel=1e-5)
 
 
-@pytest.mark.parametrize('fusion', [PWC(), AttentionFusion()])
-@pytest.mark.parametrize(('power', 'recent_items'), [(1, 0), (0.5, 0), (0, 3)])
-def test_layerwise_inference_is_that_of_the_whole(splits, tmp_path, fusion, power, recent_items):
-    train, _ = splits
-    train = RecentItems(3)(train)
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, fusion=fusion, recent_items=recent_items).eval()
-    model.set_power(power)
-    expected = model.encode(train)
-    for data, features in [(train, None), (without_features(train), mapped(train, tmp_path))]:
-        for ours, whole in zip(encode_layerwise(model, data, features, batch_size=17), expected, strict=True):
-            torch.testing.assert_close(ours, whole.detach(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(('layout', 'device'), DEVICES)
-def test_layerwise_inference_is_on_the_device_of_the_model(splits, tmp_path, layout, device):
-    train = InteractionGraph(layout)(RecentItems(3)(splits[0]))
-    has = torch.arange(train[ITEM].num_nodes) % 3 > 0
-    files = mapped(train, tmp_path, masks={'image': has})
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, recent_items=3).eval()
-    for data, features in [(train, None), (without_features(train), files)]:
-        expected = encode_layerwise(model, data, features, batch_size=17)
-        found = encode_layerwise(copy.deepcopy(model).to(device), data, features, batch_size=17)
-        for ours, z in zip(found, expected, strict=True):
-            assert (ours.device.type, ours.shape) == (device, z.shape)
-            if device == 'cuda':
-                torch.testing.assert_close(ours.cpu(), z, rtol=1e-5, atol=1e-5)
-    assert train[ITEM].x_text.device.type == 'cpu'
-
-
-def test_layerwise_inference_refuses_modalities_in_another_order(splits, tmp_path):
-    train, _ = splits
-    model = LIRDRec.from_data(train, hidden_channels=8)
-    features = mapped(train, tmp_path, ('text', 'image'))
-    order = r"in its order, {'image': 16, 'text': 8} \(got {'text': 8, 'image': 16}\)"
-    with pytest.raises(ValueError, match=order):
-        encode_layerwise(model, without_features(train), features)
-
-
-def test_layerwise_inference_takes_the_modalities_of_data_in_any_order(splits):
-    train, _ = splits
-    model = LIRDRec.from_data(train, seed=0, hidden_channels=8).eval()
-    other = copy.copy(train)
-    del other[ITEM].x_image, other[ITEM].spectrum
-    other[ITEM].x_image = train[ITEM].x_image
-    other = DCT()(other)
-    assert not torch.equal(other[ITEM].spectrum, train[ITEM].spectrum)
-    assert torch.equal(encode_layerwise(model, other).item, encode_layerwise(model, train).item)
-
-
-def test_mapped_features_read_rows_alone(splits, tmp_path):
-    train, _ = splits
-    has = torch.rand(train[ITEM].num_nodes, generator=torch.Generator().manual_seed(0)) > 0.5
-    features = mapped(train, tmp_path, masks={'image': has})
-    index = torch.tensor([7, 3, 7, 119])
-    xs, spectrum, masks = features.rows(index)
-    assert torch.equal(xs['image'], train[ITEM].x_image[index])
-    assert torch.equal(masks['image'], has[index])
-    assert masks['text'] is None
-    width = features.in_channels['image']
-    expected = train[ITEM].spectrum[index].clone()
-    expected[:, :width][~has[index]] = 0
-    torch.testing.assert_close(spectrum, expected, rtol=1e-5, atol=1e-6)
-    assert all(isinstance(x, np.memmap) for x in features._x.values())
-
-
-def test_traces_of_features_are_left_out(splits, tmp_path):
+def test_denormals_of_features_are_left_out(splits, tmp_path):
     train = copy.copy(splits[0])
     train[ITEM].x_text = train[ITEM].x_text.clone()
     train[ITEM].x_text[:, 3] = 1e-34
     xs, _, _ = mapped(train, tmp_path).rows(torch.arange(5))
     assert xs['text'][:, 3].eq(0).all() and xs['text'][:, 4].equal(train[ITEM].x_text[:5, 4])
-
-
-def test_mapped_features_refuse_bad_files(tmp_path):
-    path = tmp_path / 'x.npy'
-    with pytest.raises(FileNotFoundError, match="no features of 'text'"):
-        MappedFeatures({'text': path}, 5)
-    with pytest.raises(ValueError, match='at least one modality'):
-        MappedFeatures({}, 5)
-    np.save(path, np.zeros((4, 3), dtype=np.float32))
-    with pytest.raises(ValueError, match=r'a row for each of the 5 items \(got 4\)'):
-        MappedFeatures({'text': path}, 5)
-    np.save(path, np.zeros(4))
-    with pytest.raises(ValueError, match='matrix of floats'):
-        MappedFeatures({'text': path}, 4)
-    np.save(path, np.zeros((40, 30), dtype=np.float32))
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match='cut off'):
-        MappedFeatures({'text': path}, 4)
-    x = np.zeros((4, 3), dtype=np.float16)
-    x[2, 1] = np.nan
-    np.save(path, x)
-    with pytest.raises(ValueError, match=r'1 bad rows, first: item 2'):
-        MappedFeatures({'text': path}, 4).rows(torch.tensor([3, 2]))
-
-
-def test_lazy_adam_is_adam_where_every_row_has_a_gradient():
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(5, 2, 3, generator=generator)
-    params = [torch.nn.Parameter(start.clone()) for _ in range(2)]
-    lazy, adam = LazyAdam([params[0]], lr=0.1), torch.optim.Adam([params[1]], lr=0.1)
-    for _ in range(4):
-        grad = torch.randn(start.shape, generator=generator)
-        order = torch.randperm(5, generator=generator)
-        params[0].grad = torch.sparse_coo_tensor(order[None], grad[order], start.shape, check_invariants=True)
-        params[1].grad = grad
-        lazy.step()
-        adam.step()
-        torch.testing.assert_close(*params)
-    index = torch.tensor([[1, 3]])
-    before = params[0].detach().clone()
-    params[0].grad = torch.sparse_coo_tensor(index, torch.ones(2, 2, 3), start.shape, check_invariants=True)
-    lazy.step()
-    moved = (params[0] != before).flatten(1).any(dim=1)
-    assert moved.tolist() == [False, True, False, True, False]
-
-
-@pytest.mark.parametrize('kwargs', [{'weight_decay': 0.5}, {'amsgrad': True}, {'maximize': True}])
-def test_lazy_adam_refuses_what_it_does_not_do(kwargs):
-    params = [torch.nn.Parameter(torch.ones(2))]
-    (name,) = kwargs
-    with pytest.raises(ValueError, match=rf"'{name}' needs to be left out"):
-        LazyAdam(params, **kwargs)
-    with pytest.raises(ValueError, match=rf"'{name}' needs to be left out"):
-        LazyAdam([{'params': params, **kwargs}])
-    LazyAdam(params, **{name: type(value)(0) for name, value in kwargs.items()})
-
-
-@sampled
-def test_sparse_gradients_are_those_of_the_rows(splits):
-    train, _ = splits
-    batch, *triplets = next(iter(MiniBatches(train, [3, 2, 2], batch_size=16)))
-    grads = []
-    for sparse in (False, True):
-        model = LIRDRec.from_data(train, seed=0, hidden_channels=8, sparse=sparse)
-        model.loss(batch, *triplets).backward()
-        assert model.user.grad.is_sparse == sparse
-        grads.append(model.user.grad.to_dense())
-    torch.testing.assert_close(*grads)
