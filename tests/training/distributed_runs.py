@@ -61,7 +61,7 @@ def main() -> None:
     found = {}
     if task == 'whole':
         found['bpr'], found['softmax'] = whole(), whole(SampledSoftmax())
-        found['long'] = whole(epochs=25)['log'][-1]  # networks of PWC are left out from epoch 24 on
+        found['long'] = whole(epochs=25, patience=25)['log'][-1]  # networks of PWC are left out from epoch 24 on
         found['stopped'] = [len(whole(epochs=5, callbacks=[StopOne(within)])['log']) for within in (True, False)]
         train, val = splits()
         model = LIRDRec.from_data(train, seed=torch.distributed.get_rank() if world() > 1 else 0, hidden_channels=8)
