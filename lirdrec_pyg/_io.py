@@ -49,13 +49,13 @@ def replacing(path: PathLike, folder: bool = False) -> Iterator[Path]:
     place of ``path``. Whoever reads ``path`` sees the old file or the new one, whole.
 
     Folders that lack are made. The content is on the disk before the name is. A folder takes no other folder's place,
-    unless that is empty. What writers left that were killed is removed.
+    unless that is empty. What writers left that were killed is removed. An :class:`OSError` says what was not written.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
-    temporary, lock = _reserve(path, folder)
+    path, lock, temporary = Path(path), None, None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        temporary, lock = _reserve(path, folder)
         if path.is_file():
             temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         yield temporary
@@ -64,10 +64,36 @@ def replacing(path: PathLike, folder: bool = False) -> Iterator[Path]:
                 with written.open('rb') as file:
                     os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if hasattr(error, 'not_written') or type(error).__module__ != 'builtins':  # said within, or of a download
+            raise
+        why = f'{error.strerror or error}' + (f": '{error.filename}'" if error.filename else '')
+        named = OSError(error.errno, f"'{path}' was not written, and what was there is whole ({why})")
+        named.not_written = path  # type: ignore[attr-defined]
+        raise named from error
     finally:
         if lock is not None:
             os.close(lock)
-        _remove(temporary)
+        if temporary is not None:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def locked(path: PathLike) -> Iterator[bool]:
+    r"""Lets one block at a time run with the lock file ``path``, of all processes and threads; the others wait. The
+    file stays. Gives whether there is a lock: not all file systems have them."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        held = False
+        with contextlib.suppress(OSError):
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                held = True
+        yield held
+    finally:
+        os.close(lock)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -123,7 +149,13 @@ def save_sealed(value: Any, path: PathLike, kind: str) -> None:
     r"""Writes a value by :func:`torch.save`, whole or not at all, with its kind and sha256 as the comment of the zip
     file. :func:`torch.load` reads it as any other."""
     with replacing(path) as temporary:
-        torch.save(value, temporary)
+        try:
+            with temporary.open('wb') as out:
+                torch.save(value, out)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # such as no room
+                raise error.__context__ from None
+            raise
         comment = f'{kind} sha256:'.encode()
         with temporary.open('r+b') as file:
             file.seek(-2, os.SEEK_END)  # the length of the comment, of which there is none yet

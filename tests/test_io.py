@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lirdrec_pyg._io import (
     file_digests,
     has_identity,
     load_sealed,
+    locked,
     replacing,
     save_sealed,
     write_bytes,
@@ -305,6 +307,61 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error, folder):
         write()
     assert os.listdir(tmp_path) == ['old']
     assert folder or path.read_text() == 'old'
+
+
+FULL = """
+import resource, signal, sys, numpy as np, torch
+from lirdrec_pyg._io import replacing, save_sealed, write_bytes
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10000, resource.RLIM_INFINITY))
+def save(path):
+    with replacing(path) as temporary, temporary.open('wb') as file:
+        np.save(file, np.zeros(9000))
+for name, write in [
+    ('bytes', lambda path: write_bytes(path, bytes(20000))),
+    ('array', save),
+    ('sealed', lambda path: save_sealed(torch.zeros(9000), path, 'kind')),
+]:
+    try:
+        write(sys.argv[1] + '/' + name)
+    except OSError as error:
+        print(error)
+"""
+
+
+def test_an_error_of_writing_says_what_was_not_written(tmp_path):
+    result = subprocess.run([sys.executable, '-c', FULL, str(tmp_path)], check=True, capture_output=True, text=True)
+    lines = result.stdout.splitlines()
+    for name, line in zip(('bytes', 'array', 'sealed'), lines, strict=True):
+        assert f"/{name}' was not written, and what was there is whole (" in line
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(FileExistsError, match="/file/x' was not written, and what was there is whole"):
+        write_bytes(tmp_path / 'file' / 'x', b'')
+    with (
+        pytest.raises(FileNotFoundError, match="/a' was not written, .*No such file or directory: '.*/folder/.*tmp'"),
+        replacing(tmp_path / 'folder' / 'a'),
+    ):
+        shutil.rmtree(tmp_path / 'folder')
+
+
+def test_one_at_a_time_holds_a_lock(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with locked(tmp_path / 'folder' / '.lock') as held:
+            assert held
+            inside.append(1)
+            time.sleep(0.01)
+            most.append(len(inside))
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 5
 
 
 def test_a_folder_takes_no_other_folders_place(tmp_path):
