@@ -80,13 +80,17 @@ class Batch:
         return self._items(index)
 
     def seen(self) -> Tensor:
-        r"""Returns which items can be negatives, those with training interactions: bool :math:`(|\mathcal{I}|)`.
+        r"""Returns which items can be negatives: bool :math:`(|\mathcal{I}|)`. They are those with training
+        interactions, or the candidates of a sampled sub-graph.
 
         Raises:
-            ValueError: On a sampled sub-graph, which does not know.
+            ValueError: On a sampled sub-graph without candidates.
         """
         if self._seen is None:
-            raise ValueError("'num_negatives' needs to be 'batch' on a sampled sub-graph: it does not hold all items")
+            raise ValueError(
+                "'num_negatives' needs to be 'batch' on a sampled sub-graph without candidates: give the loader "
+                '`num_candidates` (got none)'
+            )
         return self._seen()
 
     def with_items(self, items: Rows) -> Self:

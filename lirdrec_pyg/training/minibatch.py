@@ -2,23 +2,21 @@ r"""Training on sampled sub-graphs, for graphs and features that full propagatio
 
 import itertools
 from collections.abc import Iterator, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
-from torch_geometric import typing as support
 from torch_geometric.data import HeteroData
-from torch_geometric.loader import LinkNeighborLoader
-from torch_geometric.sampler import NeighborSampler
+from torch_geometric.loader import LinkLoader
 from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn import LIRDRec
 from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.training import processes
 from lirdrec_pyg.training.mapped_features import MappedFeatures
+from lirdrec_pyg.training.neighbor_sampler import UniformNeighborSampler
 from lirdrec_pyg.training.sampler import BPRSampler
 from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
 from lirdrec_pyg.transforms.interaction_graph import adjacency
@@ -29,7 +27,7 @@ Batch = tuple[HeteroData, Tensor, Tensor, Tensor]
 
 class MiniBatches:
     r"""The triplets of :class:`~lirdrec_pyg.BPRSampler`, each batch with a sub-graph around it, sampled by PyG's
-    :class:`~torch_geometric.loader.LinkNeighborLoader`. It is a ``loader`` for :func:`~lirdrec_pyg.fit`.
+    :class:`~torch_geometric.loader.LinkLoader`. It is a ``loader`` for :func:`~lirdrec_pyg.fit`.
 
     A batch is a :class:`~torch_geometric.data.HeteroData` of the same contract as the whole, with ``n_id`` for both
     types. It holds the features of its items alone, and the edge weights of the whole graph.
@@ -55,14 +53,15 @@ class MiniBatches:
             (default: :obj:`1`)
         batch_size (int, optional): The number of triplets in a step, in each of several processes.
             (default: :obj:`2048`)
-        seed (int, optional): The seed of the triplets. The sub-graphs are drawn from torch's global random state, which
-            :func:`~lirdrec_pyg.fit` seeds and restores. (default: :obj:`0`)
+        seed (int, optional): The seed of triplets and sub-graphs. (default: :obj:`0`)
         features (MappedFeatures, optional): Features that ``data`` does not hold. (default: those of ``data``)
         rescale (bool, optional): Whether sampled neighbours count as all. With all neighbours this changes nothing.
             (default: :obj:`True`)
+        num_candidates (int, optional): The number of items drawn for each batch, uniformly among those with
+            interactions, which a :class:`~lirdrec_pyg.nn.SampledSoftmax` over all or some items then takes for all.
+            (default: :obj:`0`)
 
     Raises:
-        ImportError: If neither ``torch-sparse`` nor ``pyg-lib`` is installed.
         ValueError: If ``num_neighbors`` is too short, or ``data`` lacks ``InteractionGraph()`` or features.
     """
 
@@ -77,11 +76,8 @@ class MiniBatches:
         seed: int = 0,
         features: MappedFeatures | None = None,
         rescale: bool = True,
+        num_candidates: int = 0,
     ) -> None:
-        if not (support.WITH_TORCH_SPARSE or support.WITH_PYG_LIB):
-            raise ImportError(
-                'mini-batches need torch-sparse or pyg-lib: pip install --no-build-isolation torch-scatter torch-sparse'
-            )
         data = check(data, unique=True)
         if len(num_neighbors) <= num_item_layers:
             raise ValueError(
@@ -102,7 +98,10 @@ class MiniBatches:
             'num_item_layers': num_item_layers,
             'batch_size': batch_size,
             'rescale': rescale,
+            'num_candidates': num_candidates,
         }
+        self.num_candidates = num_candidates
+        self._seen = edge_index[1].unique()
         self.num_users, self.num_items = data[USER].num_nodes, data[ITEM].num_nodes
         self.sampler = BPRSampler(edge_index, self.num_users, self.num_items, batch_size * processes.count(), seed)
 
@@ -120,43 +119,43 @@ class MiniBatches:
             INTERACTS: degree(edge_index[1], self.num_items),
             REV_INTERACTS: degree(edge_index[0], self.num_users),
         }
-        self._neighbors = None if self._sampled else NeighborSampler(graph, hops)
+        self._neighbors = UniformNeighborSampler(graph, hops)
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
         batches = [processes.share(batch) for batch in self.sampler]
-        pairs = [torch.stack([torch.cat([user, user]), torch.cat([pos, neg])]) for user, pos, neg in batches]
+        # Of the triplets' generator, whose state a checkpoint holds, and another one for each process.
+        draw = int(torch.randint(2**62, (), generator=self.sampler.generator))
+        self._neighbors.generator.manual_seed(draw + processes.rank())
+        pairs = [self._pairs(*batch) for batch in batches]
         stops = np.cumsum([0] + [pair.size(1) for pair in pairs])
-        graph, neighbors, order = self._graph, self._neighbors, None
-        if neighbors is None:
-            # In an order of its own each epoch: torch-sparse hardly ever samples the last neighbours of a node.
-            order = torch.randperm(graph[INTERACTS].edge_index.size(1))
-            graph = copy(graph)
-            for relation in (INTERACTS, REV_INTERACTS):
-                graph[relation].edge_index = graph[relation].edge_index[:, order]
-            neighbors = NeighborSampler(graph, self._hops)
-        loader = LinkNeighborLoader(
-            graph,
-            self._hops,
+        loader = LinkLoader(
+            self._graph,
+            self._neighbors,
             edge_label_index=(INTERACTS, torch.cat(pairs, dim=1)),
-            neighbor_sampler=neighbors,
             batch_sampler=[range(a, b) for a, b in itertools.pairwise(stops)],
         )
-        for sample in loader:
+        for sample, (users, *_) in zip(loader, batches, strict=True):
             user, item = sample[INTERACTS].edge_label_index
-            pos, neg = item.chunk(2)
-            yield self._batch(sample, order), user.chunk(2)[0], pos, neg
+            pos, neg, candidates = item.split([len(users), len(users), len(item) - 2 * len(users)])
+            yield self._batch(sample, torch.cat([pos, candidates])), user[: len(users)], pos, neg
 
-    def _batch(self, sample: HeteroData, order: Tensor | None) -> HeteroData:
+    def _pairs(self, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        r"""Returns the pairs to sample around: positives, negatives, and the candidates with anybody."""
+        drawn = torch.randint(self._seen.numel(), (self.num_candidates,), generator=self._neighbors.generator)
+        item = torch.cat([pos, neg, self._seen[drawn]])
+        return torch.stack([torch.cat([user, user, user[:1].expand(self.num_candidates)]), item])
+
+    def _batch(self, sample: HeteroData, candidates: Tensor) -> HeteroData:
         users, items = sample[USER].n_id, sample[ITEM].n_id
         batch = HeteroData()
         batch[USER].n_id, batch[ITEM].n_id = users, items
         batch[USER].num_nodes, batch[ITEM].num_nodes = size = len(users), len(items)
         e_id = {relation: sample[relation].e_id for relation in (INTERACTS, REV_INTERACTS)}
-        if order is not None:
-            e_id = {relation: order[ids] for relation, ids in e_id.items()}
+        if self.num_candidates > 0:
+            batch[ITEM].candidate = torch.zeros(size[1], dtype=torch.bool).index_fill_(0, candidates, True)
         if self.rescale:
             for relation, nodes in [(INTERACTS, items), (REV_INTERACTS, users)]:
                 target = sample[relation].edge_index[1]

@@ -23,8 +23,10 @@ def rank() -> int:
 
 
 def count() -> int:
-    r"""Returns the number of processes."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    r"""Returns the number of processes: as ``torchrun`` says until this one has joined the others."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return int(os.environ.get('WORLD_SIZE', '1'))
 
 
 def share(batch: Sequence[Tensor]) -> list[Tensor]:

@@ -62,7 +62,6 @@ def test_training_goes_on_after_a_process_dies(tmp_path):
     assert parts['loaded'] == whole['loaded']
 
 
-@pytest.mark.torch_sparse
 def test_each_process_samples_its_own_mini_batches(tmp_path):
     results = [start(n, 'sampled', tmp_path / str(n)) for n in (1, 2)]
     for result, _ in results:

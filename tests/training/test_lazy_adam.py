@@ -6,8 +6,6 @@ from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.training import LazyAdam, MiniBatches
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 
-sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
-
 
 @pytest.fixture(scope='module')
 def splits():
@@ -48,7 +46,6 @@ def test_lazy_adam_refuses_what_it_does_not_do(kwargs):
     LazyAdam(params, **{name: type(value)(0) for name, value in kwargs.items()})
 
 
-@sampled
 def test_sparse_gradients_are_those_of_the_rows(splits):
     train, _ = splits
     batch, *triplets = next(iter(MiniBatches(train, [3, 2, 2], batch_size=16)))

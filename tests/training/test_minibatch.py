@@ -14,7 +14,6 @@ from lirdrec_pyg.training import LazyAdam, MappedFeatures, MiniBatches
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER
 
-sampled = pytest.mark.torch_sparse  # needs its neighbour sampler
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 DEVICES = [('csr', 'meta'), ('edge_index', 'meta'), *(pytest.param(layout, 'cuda', marks=cuda) for layout in LAYOUTS)]
@@ -42,7 +41,6 @@ def without_features(train):
     return train
 
 
-@sampled
 @pytest.mark.parametrize('num_layers', [1, 2, 3])
 @pytest.mark.parametrize('features', ['held', 'mapped'])
 @pytest.mark.parametrize('fan_out', [-1, 1000])
@@ -67,7 +65,6 @@ def test_with_all_neighbours_the_gradient_is_that_of_the_whole_graph(splits, num
             torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
 
 
-@sampled
 def test_sub_graphs_are_bounded_and_of_the_contract(splits):
     train, _ = splits
     torch.manual_seed(0)
@@ -99,7 +96,6 @@ def layer(batch, x):
     return {USER: conv(item, *to_user, size=size[::-1]), ITEM: conv(user, *to_item, size=size)}
 
 
-@sampled
 @pytest.mark.parametrize('rescale', [True, False])
 def test_sampled_layers_are_in_expectation_those_of_the_whole_graph(splits, rescale):
     train, _ = splits
@@ -133,7 +129,6 @@ def test_sampled_layers_are_in_expectation_those_of_the_whole_graph(splits, resc
             assert off.square().mean() > 10
 
 
-@sampled
 def test_rescaling_counts_the_sampled_neighbours_as_all(splits):
     train, _ = splits
     torch.manual_seed(0)
@@ -151,7 +146,6 @@ def test_rescaling_counts_the_sampled_neighbours_as_all(splits):
             assert float(found) == pytest.approx(weight[u, v] * int(degree[v]) / int(number[t]), rel=1e-5)
 
 
-@sampled
 @pytest.mark.parametrize('optimizer', [None, lambda params: LazyAdam(params, lr=5e-3)])
 def test_fit_learns_and_resumes_exactly(splits, tmp_path, optimizer):
     train, val = splits
@@ -160,7 +154,8 @@ def test_fit_learns_and_resumes_exactly(splits, tmp_path, optimizer):
     def run(path, epochs, resume=False):
         model = LIRDRec.from_data(train, seed=0, **kwargs)
         loader = MiniBatches(train, [5, 3, 2], batch_size=64, seed=0)
-        result = fit(model, train, val, epochs=epochs, lr=5e-3, loader=loader, optimizer=optimizer, checkpoint=path,
+        lr = 5e-3 if optimizer is None else None
+        result = fit(model, train, val, epochs=epochs, lr=lr, loader=loader, optimizer=optimizer, checkpoint=path,
                      resume=resume, progress=False)  # fmt: skip
         return model, result
 
@@ -176,7 +171,6 @@ def test_fit_learns_and_resumes_exactly(splits, tmp_path, optimizer):
     assert result.best_value == pytest.approx(evaluate(whole.encode(train), val, k=20)['recall@20'], abs=1e-6)
 
 
-@sampled
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=cuda)])
 def test_fit_in_bfloat16(splits, device):
     train, val = splits
@@ -190,7 +184,6 @@ def test_fit_in_bfloat16(splits, device):
     assert losses['bf16'] != losses['fp32']
 
 
-@sampled
 def test_a_run_with_other_mini_batches_is_refused(splits, tmp_path):
     train, _ = splits
     path, known = tmp_path / 'run.pt', {'num_neighbors': [5, 3, 2], 'batch_size': 64}
@@ -202,7 +195,6 @@ def test_a_run_with_other_mini_batches_is_refused(splits, tmp_path):
             fit(model, train, loader=loader, checkpoint=path, resume=True, progress=False)
 
 
-@sampled
 def test_softmax_needs_negatives_of_the_batch(splits):
     train, _ = splits
     batch, *triplets = next(iter(MiniBatches(train, [2, 2, 2], batch_size=32)))
@@ -213,7 +205,31 @@ def test_softmax_needs_negatives_of_the_batch(splits):
     assert model.loss(batch, *triplets).isfinite()
 
 
-@sampled
+@pytest.mark.parametrize('num_negatives', [None, 15])
+def test_softmax_over_uniform_items_beside_the_positives(splits, num_negatives):
+    train, val = splits
+    objective = SampledSoftmax(temperature=0.5, num_negatives=num_negatives)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, reg_weight=0.0, objective=objective)
+    batches = MiniBatches(train, [-1, -1, -1], batch_size=40, num_candidates=30, seed=1)
+    seen = train[INTERACTS].edge_index[1].unique()
+    whole = model(train)
+    times = torch.zeros(train[ITEM].num_nodes)
+    for batch, user, pos, _ in batches:
+        candidate = batch[ITEM].n_id[batch[ITEM].candidate]
+        assert torch.isin(candidate, seen).all() and torch.isin(batch[ITEM].n_id[pos], candidate).all()
+        assert 20 < candidate.numel() <= 70
+        times[candidate] += 1
+        if num_negatives is None:  # the softmax over these, with the embeddings of the whole graph
+            z = torch.nn.functional.normalize(whole.item[candidate])
+            u = torch.nn.functional.normalize(whole.user[batch[USER].n_id[user]])
+            target = (candidate == batch[ITEM].n_id[pos].unsqueeze(1)).long().argmax(dim=1)
+            expected = torch.nn.functional.cross_entropy(u @ z.t() / 0.5, target)
+            assert model.loss(batch, user, pos, pos).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert (times[seen] > 0).all()
+    result = fit(model, train, val, epochs=5, lr=1e-2, loader=batches, progress=False)
+    assert result.log[-1]['loss'] < result.log[0]['loss']
+
+
 def test_hops_and_features_are_checked(splits):
     train, _ = splits
     with pytest.raises(ValueError, match=r"'num_neighbors' needs more than 1 hops"):
@@ -230,7 +246,6 @@ def test_hops_and_features_are_checked(splits):
         MiniBatches(turned, [5, 5])
 
 
-@sampled
 def test_a_model_that_does_not_fit_is_refused(splits, tmp_path):
     train, _ = splits
     batches = MiniBatches(train, [4, 2, 0])
@@ -260,7 +275,6 @@ def test_a_model_that_does_not_fit_is_refused(splits, tmp_path):
     refused('in its order', model, MiniBatches(without_features(train), [4, 2, 0], features=features))
 
 
-@sampled
 @pytest.mark.parametrize('fan_out', [-1, 2])
 def test_history_before_or_after_the_graph_gives_the_same_batches(fan_out):
     train = FixedSplit()(ItemKNNGraph(k=4)(DCT()(FakeMultimodal(num_users=150, num_items=120, seed=0)[0])))[0]

@@ -145,9 +145,11 @@ class Recommender(Part, ABC):
 
 
 def seen_items(data: HeteroData) -> Any:
-    r"""Returns what :class:`~lirdrec_pyg.nn.Batch` asks for the items with interactions: nothing on a sub-graph."""
+    r"""Returns what tells a :class:`~lirdrec_pyg.nn.Batch` the items that can be negatives. On a sub-graph these are
+    the candidates drawn for it, or none."""
     if 'n_id' in data[USER]:
-        return None
+        candidate = data[ITEM].get('candidate')
+        return None if candidate is None else lambda: candidate
 
     def seen() -> Tensor:
         item = data[INTERACTS].edge_index[1]
