@@ -105,7 +105,6 @@ def test_own_tables_of_the_readme(tmp_path):
     assert known['train']['item'].x_text.shape == (12, 3)
 
 
-@pytest.mark.torch_sparse  # needs its neighbour sampler
 def test_mini_batches_of_the_page_on_scale(tmp_path, splits):
     train, val, _ = splits
     np.save(tmp_path / 'text_feat.npy', train['item'].x_text.numpy())
