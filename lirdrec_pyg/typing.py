@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Module, ModuleDict
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
 from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
@@ -83,6 +83,23 @@ def modality_features(data: HeteroData, modality: str) -> tuple[Tensor, Tensor |
     if f'x_{modality}' not in store:
         raise ValueError(f"unknown modality '{modality}' (the data has {modalities(data)})")
     return store[f'x_{modality}'], store.get(f'has_{modality}')
+
+
+def check_modality_name(name: str) -> str:
+    r"""Returns the name of a modality, which becomes part of attributes, of files and of a model's parameters.
+
+    Args:
+        name (str): The name, *e.g.*, ``'image'``.
+
+    Raises:
+        ValueError: If it is no identifier, or the name of the shared view or of an attribute of all modules.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or name == 'shared' or hasattr(ModuleDict(), name):
+        raise ValueError(
+            "the name of a modality needs to be an identifier such as 'image', and none that modules have, such as "
+            f"'items', 'type' or 'shared' (got {name!r}): rename it"
+        )
+    return name
 
 
 def check(

@@ -42,6 +42,7 @@ from lirdrec_pyg.typing import (
     check,
     check_embeddings,
     check_mask,
+    check_modality_name,
     check_nodes,
     check_pairs,
 )
@@ -740,3 +741,12 @@ def test_helpers():
     assert check_mask(torch.tensor([1, 0]), 2, 'mask').tolist() == [True, False]
     with pytest.raises(ValueError, match=r"item ids of 'edges' need to be in \[0, 1\] \(got 2\)"):
         check_pairs(torch.tensor([[0], [2]]), (2, 2), 'edges', kinds=(ITEM, ITEM))
+
+
+@pytest.mark.parametrize(
+    'name', ['items', 'type', 'half', 'training', 'shared', '', 'a b', '../../evil', '1', 'a.b', 7]
+)
+def test_modalities_are_identifiers_that_models_can_have(name):
+    assert check_modality_name('image') == 'image'
+    with pytest.raises(ValueError, match=r'the name of a modality needs to be an identifier .* \(got .*\): rename it'):
+        check_modality_name(name)
