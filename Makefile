@@ -41,7 +41,8 @@ bench: $(VENV)/.installed  ## Time an epoch at Baby's size
 
 DATA ?= data
 Q := $(PY) -m benchmarks.quality
-BIAS := $(PY) examples/gradient_bias.py --root $(DATA) --epochs 40 --rows benchmarks/quality/results/gradient_bias.csv
+R := $(PY) -m benchmarks.report
+ROWS := benchmarks/results/quality
 bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without rows, then the tables and figures (many hours)
 	$(Q).tune --root $(DATA) --dataset scientific movielens --model LIRDRec LightGCN BPRMF VBPR FREEDOM BM3 MGCN
 	$(Q).tune --root $(DATA) --dataset scientific movielens --metric ndcg@20 --model LIRDRec SoftmaxLIRDRec
@@ -54,28 +55,21 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).run --root $(DATA) --experiment preset 'preset, hidden' 'preset, untuned' --dataset scientific movielens scientific_text microlens_50k
 	$(Q).run --root $(DATA) --experiment precision --dataset scientific
 	$(Q).run --root $(DATA) --experiment text --dataset scientific_text
-	$(Q).missing --root $(DATA)
-	$(Q).onboard --root $(DATA)
-	$(Q).onboard --items 100000
-	$(Q).fold_in --root $(DATA)
+	$(Q).studies.missing --root $(DATA)
+	$(Q).studies.onboard --root $(DATA)
+	$(Q).studies.onboard --items 100000
+	$(Q).studies.fold_in --root $(DATA)
+	$(Q).studies.pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40
+	$(Q).studies.gradient_bias --root $(DATA)
 	$(PY) examples/lirdrec_amazon.py --root $(DATA)/amazon_scientific_2018 --name scientific --seeds 0 1 2 \
-	    --rows benchmarks/quality/results/scientific.csv
-	$(Q).pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40
-	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows benchmarks/quality/results/cold.csv
-	$(BIAS) --dataset scientific movielens
-	$(BIAS) --keep 0.5 0.25
-	$(BIAS) --parts both --loss softmax
-	$(BIAS) --parts both --optimizer sgd --loss bpr softmax --model VBPR FREEDOM
-	$(BIAS) --parts both --optimizer sgd --model LIRDRec
-	$(BIAS) --parts both --init matched --id-scale 0.1 1 10
-	$(BIAS) --parts both --feature-norm unit --model VBPR --dataset scientific movielens
-	$(BIAS) --parts both --keep 0.5 0.25 --model VBPR --dataset movielens
-	$(Q).significance
+	    --rows $(ROWS)/scientific.csv
+	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows $(ROWS)/cold.csv
+	$(R).significance
 	$(MAKE) figures
 
 figures: $(VENV)/.installed  ## Draw the figures and write the tables of the README from the rows
-	$(Q).figures
-	$(Q).tables
+	$(R).figures
+	$(R).tables
 
 clean:  ## Remove the environment and all caches; data and checkpoints stay
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import fcntl
+import importlib.util
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 import psutil
@@ -24,7 +26,8 @@ import lirdrec_pyg
 
 Row = dict[str, Any]
 HERE = Path(__file__).parent
-ELSEWHERE = ('root', 'cache_dir', 'rows', 'plot', 'profile', 'task')  # arguments that change no figure
+RESULTS = HERE / 'results'  # quality/ and speed/, see its README
+ELSEWHERE = ('root', 'cache_dir', 'rows', 'plot', 'profile', 'task', 'worker', 'out')  # arguments that change no figure
 
 
 def git(*args: str) -> str:
@@ -46,9 +49,19 @@ def environment(device: str = 'cpu') -> Row:
         'python': platform.python_version(),
         'device': torch.cuda.get_device_name() if device.startswith('cuda') else cpu(),
         'threads': torch.get_num_threads(),
-        'peak_rss_mib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        'peak_rss_mib': int(peak_rss()),
     }
     return row
+
+
+def peak_rss() -> float:
+    r"""Returns the highest resident memory of this process so far, in MiB. Where there is no ``/proc``, it may be that of
+    the process that started this one."""
+    try:
+        lines = Path('/proc/self/status').read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def cpu() -> str:
@@ -69,8 +82,19 @@ def call(args: argparse.Namespace, seed: int = 0) -> Row:
 
 
 def append(path: Path, *new: Row) -> None:
-    r"""Appends rows, all or none of them, safely beside other processes. A file without some of their columns gets
-    them, empty in the rows before; one with columns that a row lacks is refused."""
+    r"""Appends rows to a CSV file.
+
+    Either all rows are written or none. Other processes may append to the same file at the same time.
+
+    A row may have columns that the file lacks. The file then gets these columns, which stay empty in the older rows.
+
+    Args:
+        path (Path): The file. It is created where there is none.
+        *new (dict): The rows. Each needs a cell for every column of the file.
+
+    Raises:
+        ValueError: If a row lacks a column of the file.
+    """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path) as file:
@@ -86,23 +110,32 @@ def append(path: Path, *new: Row) -> None:
         if columns != header:
             writer.writerows([columns, *(line + [''] * (len(columns) - len(line)) for line in lines)])
         writer.writerows([row.get(name, '') for name in columns] for row in new)
-        if columns == header:
-            data, before = text.getvalue().encode(), path.stat().st_size
-            if os.write(file.fileno(), data) < len(data):  # at once: whoever is killed leaves no half of a line
-                os.ftruncate(file.fileno(), before)
-                raise OSError(f"'{path}' has no room for {len(data)} bytes")
-        else:
-            temporary = path.with_suffix('.tmp')
-            temporary.write_text(text.getvalue(), newline='')
-            os.replace(temporary, path)
+        if columns != header:
+            replace(path, text.getvalue().encode())
+            return
+        data, before = text.getvalue().encode(), path.stat().st_size
+        if os.write(file.fileno(), data) < len(data):  # one call: a process that is killed leaves no half of a line
+            os.ftruncate(file.fileno(), before)
+            raise OSError(f"'{path}' has no room for {len(data)} bytes")
+
+
+def replace(path: Path, data: bytes) -> None:
+    r"""Writes a file as a whole: who is interrupted leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[TextIO]:
-    r"""Opens a file to read it and to append to it, alone, and as it is: not one that another has replaced."""
+    r"""Opens a file to read it and to append to it, and keeps other processes out meanwhile."""
     while True:
         with path.open('a+', newline='') as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(file, fcntl.LOCK_EX)  # while waiting for it, another process may have replaced the file
             if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 file.seek(0)
                 yield file
@@ -120,6 +153,16 @@ def read(path: Path) -> list[dict[str, str]]:
 def has(path: Path, **cells: object) -> bool:
     r"""Returns whether a file has a row with the given cells."""
     return any(all(row[name] == str(value) for name, value in cells.items()) for row in read(path))
+
+
+def example(name: str) -> ModuleType:
+    r"""Returns a script of ``examples`` as a module."""
+    spec = importlib.util.spec_from_file_location(name, HERE.parent / 'examples' / f'{name}.py')
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def synchronize(device: str) -> None:

@@ -23,7 +23,6 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
-from lirdrec_pyg.nn import PWC, LIRDRec
 from lirdrec_pyg.transforms import PCA, CollaborativeFeatures, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
@@ -113,10 +112,18 @@ def known(name: str) -> tuple[Callable[[Path], HeteroData], BaseTransform]:
 
 
 def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False) -> tuple[HeteroData, HeteroData]:
-    r"""Takes as many training interactions from each user as it has validation positives, but never its only one, so
-    that the validation view is to training what the test view is: there, validation positives were not trained on
-    either and stay candidates, and a model that ranks them high is the worse for it. They are drawn at random, or the
-    latest where validation is later than training."""
+    r"""Takes as many training interactions from each user as it has validation positives, but never its only one.
+
+    The validation split is then to training what the test split is. In the test, validation positives were not trained
+    on, but are candidates: a model that ranks them high is the worse for it.
+
+    Args:
+        train (HeteroData): The training split.
+        val (HeteroData): The validation split.
+        seed (int, optional): The seed of what is taken. (default: :obj:`0`)
+        latest (bool, optional): Whether to take the latest, where validation is later than training.
+            (default: :obj:`False`)
+    """
     user = train[INTERACTS].edge_index[0]
     if latest:
         order = train[INTERACTS].time.argsort(stable=True).flip(0)
@@ -128,10 +135,10 @@ def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False
     hidden = val[INTERACTS].edge_label_index[0].bincount(minlength=train[USER].num_nodes).minimum(count - 1)
     kept = order[rank >= hidden[user[order]]].sort().values
     train, val = copy(train), copy(val)
-    for view in (train, val):
-        for key, value in list(view[INTERACTS].items()):
-            if key != 'edge_label_index' or view is train:
-                view[INTERACTS][key] = value[..., kept]
+    for split in (train, val):
+        for key, value in list(split[INTERACTS].items()):
+            if key != 'edge_label_index' or split is train:
+                split[INTERACTS][key] = value[..., kept]
     return train, val
 
 
@@ -298,73 +305,3 @@ def latent_words(texts: list[str], width: int) -> np.ndarray[Any, Any]:
     matrix = matrix.multiply(1 / np.maximum(norm, 1e-12)[:, None]).tocsr()
     u, s, _ = svds(matrix, k=width, v0=np.ones(min(matrix.shape)))
     return (u * s)[:, ::-1].astype(np.float32).copy()
-
-
-class LearnedRotation(LIRDRec):
-    r"""LIRDRec whose shared encoder reads an orthogonal transform of the features that is learned: the open question
-    whether a fixed one is worse. Use it with ``transform='none'``."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        width = sum(self.in_channels.values())
-        rotation = torch.nn.Linear(width, width, bias=False)
-        torch.nn.init.eye_(rotation.weight)
-        self.rotation = torch.nn.utils.parametrizations.orthogonal(rotation, orthogonal_map='cayley')
-
-    def encode_items(self, xs: Any, spectrum: Tensor, masks: Any = None) -> Tensor:
-        return super().encode_items(xs, self.rotation(spectrum), masks)
-
-
-class Concatenation(PWC):
-    r"""Concatenates the views as they are."""
-
-    def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
-        return x.new_ones(x.shape[:2])
-
-
-class Ablated(LIRDRec):
-    r"""LIRDRec that lacks a part: its own encoders, the shared one, the weights of the fusion, or all tables of user
-    vectors but one, which then serves all views; or that has one more view, of a vector for each item."""
-
-    def __init__(
-        self,
-        *args: Any,
-        num_items: int,
-        own: bool = True,
-        shared: bool = True,
-        fusion: bool = True,
-        one_user_table: bool = False,
-        item_ids: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        self.shared = shared
-        self.num_views = own * len(self.in_channels) + shared + item_ids
-        tables = 1 if one_user_table else self.num_views
-        self.user = torch.nn.Parameter(torch.empty(self.num_users, tables, self.hidden_channels))
-        if not own:
-            self.encoders = torch.nn.ModuleDict()
-        if fusion:
-            self.pwc = PWC(self.hidden_channels, self.num_views, self.num_users, self.pwc.variant)
-        else:
-            self.pwc = Concatenation(self.hidden_channels, self.num_views, self.num_users, 'uniform')
-        for table in self.user.data.unbind(dim=1):
-            table.copy_(torch.nn.init.xavier_normal_(torch.empty(table.shape)))
-        self.item = torch.nn.Parameter(torch.empty(num_items, self.hidden_channels)) if item_ids else None
-        if self.item is not None:
-            torch.nn.init.xavier_normal_(self.item)
-
-    @classmethod
-    def _sizes(cls, data: HeteroData) -> dict[str, Any]:
-        return super()._sizes(data) | {'num_items': data[ITEM].num_nodes}
-
-    def _users(self, user_id: Tensor | None) -> Tensor:
-        return super()._users(user_id).expand(-1, self.num_views, -1).contiguous()
-
-    def encode_items(self, xs: Any, spectrum: Tensor, masks: Any = None) -> Tensor:
-        views = super().encode_items(xs, spectrum, masks)
-        views = views if self.shared else views[:, :-1]
-        return views if self.item is None else torch.cat([views, self.item.unsqueeze(1)], dim=1)
-
-
-MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

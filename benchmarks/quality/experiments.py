@@ -4,20 +4,18 @@ import copy
 import functools
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks import rows
-from benchmarks.quality.run import ROWS, Job, job
+from benchmarks.quality.jobs import ROWS, Job, Settings, job
 
-SETTINGS = Path(__file__).parent / 'results'
+SETTINGS = rows.RESULTS / 'quality'
 SEEDS = {'scientific': range(5), 'movielens': range(5)}
 LARGER = ('scientific_text', 'microlens_50k')  # too large to tune on
-QUICK: dict[str, dict[str, Any]] = {  # how all models train on MicroLens-50k where there are many to compare
+QUICK: Settings = {  # how all models train on MicroLens-50k where there are many to compare
     'fit': {'batch_size': 32768, 'lr': 5e-3, 'patience': 10},
     'val': {'users': 10_000},
 }
-Settings = dict[str, dict[str, Any]]
 
 
 def seeds(dataset: str) -> range:
@@ -98,9 +96,9 @@ def trained(dataset: str, model: str, settings: Settings, **fit: Any) -> tuple[s
 
 
 def candidates(dataset: str) -> Iterator[Job]:
-    r"""Which settings of Scientific serve a larger dataset? Two for each model: those of the paper's configuration that
-    were chosen with and without hidden interactions, and for ours two temperatures, as there are more items to tell
-    apart."""
+    r"""Which settings of Scientific serve a larger dataset? There are two for each model. Those of the paper's
+    configuration were chosen with and without hidden interactions. Ours has two temperatures, as there are more items
+    to tell apart."""
     (paper, ours), before = chosen(dataset, 'ndcg@20_hidden').values(), chosen(dataset, 'ndcg@20')['LIRDRec']
     variants = {
         'LIRDRec, 1': trained(dataset, 'LIRDRec', paper['settings']),
@@ -123,8 +121,8 @@ def best_candidate(dataset: str, model: str) -> tuple[str, Settings]:
 
 
 def untuned(dataset: str) -> Iterator[Job]:
-    r"""What does our configuration reach as it stands, without a choice for the dataset but that of the temperature,
-    lower where there are more items?"""
+    r"""What does our configuration reach as it stands? Only the temperature depends on the dataset: it is lower where
+    there are more items."""
     settings: Settings = {'model': {'temperature': 0.1} if dataset in LARGER else {}, 'fit': {'monitor': 'ndcg@20'}}
     return jobs(
         'preset, untuned', dataset, {'SoftmaxLIRDRec': trained(dataset, 'SoftmaxLIRDRec', settings)}, seeds(dataset)
@@ -132,8 +130,11 @@ def untuned(dataset: str) -> Iterator[Job]:
 
 
 def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:
-    r"""Returns the settings that ``tune.py`` chose by a metric; a model that was not tuned on a dataset takes those of
-    Scientific, but for the weights of modalities that the dataset may not have."""
+    r"""Returns the settings that ``tune.py`` chose by a metric.
+
+    A model that was not tuned on a dataset takes those of Scientific, without the weights of modalities, which the
+    dataset may not have.
+    """
     path = SETTINGS / f'settings_{metric}.json'
     if not path.is_file():
         raise FileNotFoundError(f"there is no '{path}': run `python -m benchmarks.quality.tune` first")
@@ -158,9 +159,9 @@ def ablated(
 
 
 def ablation(dataset: str) -> Iterator[Job]:
-    r"""What does each part add? Everything else stays as in the paper; to save time, at ten times its learning
-    rate, which takes a third of the epochs to the same validation recall, and in half precision. On MicroLens-50k
-    all train as in ``QUICK``."""
+    r"""What does each part add? All else is as in the paper. To save time, models train in half precision and at ten
+    times the paper's learning rate, which takes a third of the epochs to the same validation recall. On MicroLens-50k
+    they train as in ``QUICK``."""
 
     variant = functools.partial(ablated, dataset)
     variants = {
@@ -196,9 +197,9 @@ def ablation(dataset: str) -> Iterator[Job]:
 
 
 def item_ids(dataset: str) -> Iterator[Job]:
-    r"""Does LIRDRec gain by a vector for each item, as one more view, or lose if these take the place of its content?
-    All train as in :func:`ablation`, but for LightGCN, which was tuned; and all are as wide as LIRDRec with such a
-    view, but for the paper's, which comes first."""
+    r"""Does LIRDRec gain by a vector for each item, as one more view? Does it lose if these take the place of its
+    content? Models train as in :func:`ablation`, but for LightGCN, which was tuned. Each is as wide as LIRDRec with
+    such a view, but for the paper's, which comes first."""
     views = 2 if dataset == 'scientific_text' else 3
     width = 64 * (views + 1)
     ids = functools.partial(ablated, dataset, 'Ablated', own=False, shared=False, item_ids=True, hidden_channels=width)

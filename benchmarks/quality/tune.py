@@ -1,33 +1,35 @@
-r"""Chooses the settings of each model on a dataset by a validation metric alone, with the same number of trials for
-every model, and writes them to ``results/settings_<metric>.json``, from which the experiments ``main`` (recall@20) and
-``preset`` (ndcg@20) take them. With ``--hide`` (``results/settings_<metric>_hidden.json``, for ``preset, hidden``)
-every user lacks as many training interactions as it has validation positives: as in the test, some of what it would
-rank first is neither trained on nor counted as found.
+r"""Chooses the settings of each model on a dataset by a validation metric alone. Every model has the same number of
+trials. The settings go to ``results/quality/settings_<metric>.json``, from which the experiments ``main`` (recall@20)
+and ``preset`` (ndcg@20) take them.
+
+With ``--hide``, every user lacks as many training interactions as it has validation positives. As in the test, some of
+what it would rank first is then neither trained on nor counted as found. These settings go to
+``settings_<metric>_hidden.json``, for the experiment ``preset, hidden``.
 
     python -m benchmarks.quality.tune --root data --dataset scientific movielens
     python -m benchmarks.quality.tune --root data --dataset scientific --model LightGCN --trials 12
     python -m benchmarks.quality.tune --root data --dataset scientific --model LIRDRec --metric ndcg@20
 
-The test view is never loaded. Trials of LIRDRec train in half precision, to save time, and all stop after 10 epochs
-without gain. Studies are kept in ``runs/tune.db``: a study that was interrupted goes on. A model whose settings were
-chosen in as many trials is not tuned again, unless ``--again``.
+The test split is never used. Trials of LIRDRec train in half precision, to save time. All stop after 10 epochs without
+gain. Studies are kept in ``runs/tune.db``: one that was interrupted goes on. A model whose settings were chosen in as
+many trials is not tuned again, unless ``--again``.
 """
 
 import argparse
 import fcntl
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from benchmarks.quality import catalogues, run
+from benchmarks import rows
+from benchmarks.quality import catalogues, jobs
 from lirdrec_pyg import fit
 
-RESULTS = Path(__file__).parent / 'results'
-Space = Callable[[optuna.Trial], dict[str, dict[str, Any]]]
+RESULTS = rows.RESULTS / 'quality'
+Space = Callable[[optuna.Trial, str], jobs.Settings]
 
 
 def image_weight(trial: optuna.Trial, dataset: str) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def image_weight(trial: optuna.Trial, dataset: str) -> dict[str, Any]:
     return {'weights': dict(zip(names[dataset], (weight, 1 - weight), strict=True))}
 
 
-def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def lirdrec(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {
             'num_layers': trial.suggest_int('num_layers', 1, 3),
@@ -50,8 +52,8 @@ def lirdrec(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def softmax(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {
+def softmax(trial: optuna.Trial, dataset: str) -> jobs.Settings:
+    settings: jobs.Settings = {
         'model': {
             'scoring': trial.suggest_categorical('scoring', [0.25, 0.5, 1.0]),
             'dropout': trial.suggest_categorical('dropout', [0.0, 0.3]),
@@ -66,7 +68,7 @@ def softmax(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def lightgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def lightgcn(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {
             'num_layers': trial.suggest_int('num_layers', 1, 4),
@@ -76,14 +78,14 @@ def lightgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def factors(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def factors(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {'reg_weight': trial.suggest_categorical('reg_weight', [1e-4, 1e-3, 1e-2, 1e-1])},
         'fit': {'lr': trial.suggest_categorical('lr', [5e-4, 1e-3, 2e-3])},
     }
 
 
-def freedom(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def freedom(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {
             'dropout': trial.suggest_categorical('dropout', [0.0, 0.5, 0.8, 0.9]),
@@ -94,7 +96,7 @@ def freedom(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def bm3(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def bm3(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {
             'num_layers': trial.suggest_int('num_layers', 1, 2),
@@ -105,7 +107,7 @@ def bm3(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def mgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
+def mgcn(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     return {
         'model': {
             'contrast_weight': trial.suggest_categorical('contrast_weight', [1e-3, 1e-2, 1e-1]),
@@ -116,7 +118,7 @@ def mgcn(trial: optuna.Trial, dataset: str) -> dict[str, dict[str, Any]]:
     }
 
 
-SPACES: dict[str, tuple[str, Callable[[optuna.Trial, str], dict[str, dict[str, Any]]]]] = {
+SPACES: dict[str, tuple[str, Space]] = {
     'LIRDRec': ('LIRDRec', lirdrec),
     'SoftmaxLIRDRec': ('SoftmaxLIRDRec', softmax),
     'LightGCN': ('LightGCN', lightgcn),
@@ -156,14 +158,14 @@ def tune(
         for other in trial.study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
             if other.params == trial.params:
                 return float(other.value or 0)
-        job = run.job(dataset, model, 0, settings)
-        train, val = run.views(job, root, test=False, hide=hide)
+        job = jobs.job(dataset, model, 0, settings)
+        train, val = jobs.splits(job, root, test=False, hide=hide)
         fitting = {
             'patience': 10,
             'precision': 'bf16' if model.endswith('LIRDRec') else 'fp32',
             **settings.get('fit', {}),
         }
-        result = fit(run.build(job, train), train, val, seed=0, progress=False, **fitting)
+        result = fit(jobs.build(job, train), train, val, seed=0, progress=False, **fitting)
         return result.best_value
 
     done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))
@@ -194,9 +196,7 @@ def _save(dataset: str, name: str, study: optuna.Study, path: Path, metric: str)
         f'val_{metric}': round(study.best_value, 6),
         'trials': len(trials),
     }
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + '\n')
-    os.replace(temporary, path)
+    rows.replace(path, (json.dumps(known, indent=1, sort_keys=True) + '\n').encode())
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ import torch_geometric
 from lirdrec_pyg.datasets.amazon_reviews import AmazonReviews
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'amazon_parse.csv'
+RESULTS = Path(__file__).parents[1] / 'results' / 'speed' / 'amazon_parse.csv'
 NUM_USERS, NUM_ITEMS, NUM_REVIEWS = 192_403, 63_001, 1_700_000
 
 

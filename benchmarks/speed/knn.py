@@ -25,7 +25,7 @@ from benchmarks.speed.peak import extra_memory
 from lirdrec_pyg.transforms import ItemKNNGraph
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO
 
-RESULTS = Path(__file__).parent / 'results' / 'knn.csv'
+RESULTS = rows.RESULTS / 'speed' / 'knn.csv'
 SHOWN = ['competitor', 'items', 'width', 'k', 'seconds', 'recall', 'extra_mib', 'times_faster_than_exact']
 Neighbours = np.ndarray[Any, Any]  # an item's neighbours, a set of pairs (item, neighbour) as numbers
 

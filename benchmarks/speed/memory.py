@@ -9,10 +9,8 @@ many steps, and its time is extrapolated from their median. --profile traces one
 """
 
 import argparse
-import resource
 import statistics
 import time
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,15 +18,11 @@ import torch
 
 from benchmarks import rows
 from benchmarks.speed.graphs import interactions
-from lirdrec_pyg import BPRSampler, Callback, LIRDRec, evaluate, fit
+from lirdrec_pyg import BPRSampler, Callback, LIRDRec, Trainer, evaluate, fit
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'memory.csv'
-
-
-class Stop(Exception):
-    r"""Ends an epoch early."""
+RESULTS = rows.RESULTS / 'speed' / 'memory.csv'
 
 
 class Steps(Callback):
@@ -38,15 +32,15 @@ class Steps(Callback):
         self.limit = limit
         self.marks = [time.perf_counter()]
 
-    def on_step(self, model: object, epoch: int, step: int) -> None:
+    def on_step(self, trainer: Trainer) -> None:
         self.marks.append(time.perf_counter())
-        if self.limit is not None and step >= self.limit:
-            raise Stop
+        if self.limit is not None and trainer.step >= self.limit:
+            trainer.stop()
 
 
 def peak() -> float:
     r"""Returns the highest resident memory of the process so far, in GiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return rows.peak_rss() / 1024
 
 
 def main() -> None:
@@ -75,14 +69,13 @@ def main() -> None:
     model = LIRDRec.from_data(train, seed=0)
     steps = len(BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, num_items))
     clock = Steps(args.steps)
-    with suppress(Stop):
-        fit(model, train, epochs=1, precision=args.precision, callbacks=[clock], progress=False)
+    fit(model, train, epochs=1, precision=args.precision, callbacks=[clock], progress=False)
     training = peak()
     seconds = [b - a for a, b in pairwise(clock.marks)][1:] or [clock.marks[-1] - clock.marks[0]]
     step = statistics.median(seconds)
     began = time.perf_counter()
     with torch.no_grad():
-        evaluate(model.encode(train), val, k=20, metrics=['recall'])
+        evaluate(model(train), val, k=20, metrics=['recall'])
     row: rows.Row = {'size': args.size if not args.quick else 'quick', 'precision': args.precision}
     row |= {'users': train[USER].num_nodes, 'items': num_items, 'interactions': train[INTERACTS].edge_index.size(1)}
     row |= {'features_gib': round(features, 3), 'imports_gib': round(start, 3), 'before_training_gib': round(before, 3)}
@@ -96,7 +89,7 @@ def main() -> None:
     if args.plot:
         plot(row, args.plot)
     if args.profile:
-        with torch.profiler.profile(profile_memory=True) as trace, suppress(Stop):
+        with torch.profiler.profile(profile_memory=True) as trace:
             fit(model, train, epochs=1, precision=args.precision, callbacks=[Steps(1)], progress=False)
         trace.export_chrome_trace(str(args.profile))
 

@@ -28,7 +28,7 @@ from lirdrec_pyg import Callback, LazyAdam, LIRDRec, MiniBatches, Trainer
 from lirdrec_pyg.transforms import DCT, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
-RESULTS = Path(__file__).parents[1] / 'results' / 'speed' / 'processes.csv'
+RESULTS = rows.RESULTS / 'speed' / 'processes.csv'
 
 
 class Steps(Callback):

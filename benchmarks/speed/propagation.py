@@ -29,12 +29,12 @@ from torch_geometric.nn import LGConv
 from benchmarks import rows
 from benchmarks.speed.graphs import SIZES, interactions
 from benchmarks.speed.peak import extra_memory
-from lirdrec_pyg.nn.propagation import Edges, Propagation, WeightedLGConv, _is_plain, _Product, edges
+from lirdrec_pyg.nn.propagation import Edges, Propagation, WeightedLGConv, edges
 from lirdrec_pyg.transforms import FixedSplit, InteractionGraph
 from lirdrec_pyg.transforms.interaction_graph import Layout, adjacency
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'propagation.csv'
+RESULTS = rows.RESULTS / 'speed' / 'propagation.csv'
 SHOWN = ['graph', 'nonzeros', 'width', 'layers', 'kernel', 'pass', 'ms', 'gb_per_s']
 SHOWN += ['torch_csr_ratio', 'torch_sparse_ratio']
 CSR, TORCH_SPARSE = 'LGConv, torch CSR', 'torch_sparse'
@@ -64,21 +64,26 @@ def layered(multiply: Callable[[Tensor], Tensor], num_layers: int) -> Kernel:
     return run
 
 
-def product(conv: WeightedLGConv, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> tuple[Tensor, Tensor]:
+def product(user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> tuple[Tensor, Tensor]:
     r"""Returns one product by the library's kernel, whose backward pass is the other direction's."""
-    if _is_plain(to_item[0]):
-        size = (user.size(0), item.size(0))
-        return conv(item, *to_user, size=size[::-1]), conv(user, *to_item, size=size)
-    return _Product.apply(conv, item, to_user, to_item), _Product.apply(conv, user, to_item, to_user)
+    one = Propagation(0, num_item_layers=1)
+    return one.smooth(item, to_user, to_item), one.smooth(user, to_item, to_user)
+
+
+def plain_product(user: Tensor, item: Tensor, to_item: Edges, to_user: Edges) -> tuple[Tensor, Tensor]:
+    r"""Returns one product on plain edges, whose backward pass is autograd's own."""
+    conv, size = WeightedLGConv(), (user.size(0), item.size(0))
+    return conv(item, *to_user, size=size[::-1]), conv(user, *to_item, size=size)
 
 
 def competitors(data: HeteroData, num_layers: int, device: str) -> dict[str, Kernel]:
-    r"""Returns every way to propagate on a training view."""
+    r"""Returns every way to propagate on a training split."""
     kernels: dict[str, Kernel] = {}
     for layout in get_args(Layout):
         with suppress(ImportError):  # of torch-sparse
             to_item, to_user, _, _ = edges(InteractionGraph(layout)(data).to(device))
-            ours = Propagation(num_layers) if num_layers > 0 else partial(product, WeightedLGConv())
+            one = plain_product if layout == 'edge_index' else product
+            ours = Propagation(num_layers) if num_layers > 0 else one
             kernels[f'Propagation, {layout}'] = partial(ours, to_item=to_item, to_user=to_user)
 
     graph = InteractionGraph('edge_index')(data)

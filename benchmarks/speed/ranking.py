@@ -7,7 +7,7 @@ makes, top-k, and a hit test row by row in Python.
     python -m benchmarks.speed.ranking --quick
 
 Embeddings are random; both have to return the same metrics, which is checked first. ``extra_mib`` is the peak beyond
-the embeddings and the view, ``times_faster`` the ratio of the medians of the two, which take turns.
+the embeddings and the split, ``times_faster`` the ratio of the medians of the two, which take turns.
 """
 
 import argparse
@@ -28,26 +28,26 @@ from lirdrec_pyg.ranking import METRICS
 from lirdrec_pyg.transforms import FixedSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'ranking.csv'
+RESULTS = rows.RESULTS / 'speed' / 'ranking.csv'
 SHARES = [0.25, 0.5, 1.0]  # of the users
 Ranker = Callable[[Embeddings, HeteroData, int], dict[str, float]]
 
 
 @torch.no_grad()
-def straightforward(embeddings: Embeddings, view: HeteroData, k: int, batch_size: int = 4096) -> dict[str, float]:
+def straightforward(embeddings: Embeddings, split: HeteroData, k: int, batch_size: int = 4096) -> dict[str, float]:
     r"""Ranks batch by batch and tests each row's items for hits in Python."""
-    history: dict[int, list[int]] = {}
-    for user, item in view[INTERACTS].edge_index.t().tolist():
-        history.setdefault(user, []).append(item)
+    seen: dict[int, list[int]] = {}
+    for user, item in split[INTERACTS].edge_index.t().tolist():
+        seen.setdefault(user, []).append(item)
     truth: dict[int, list[int]] = {}
-    for user, item in view[INTERACTS].edge_label_index.t().tolist():
+    for user, item in split[INTERACTS].edge_label_index.t().tolist():
         truth.setdefault(user, []).append(item)
     users, best = sorted(truth), []
     for start in range(0, len(users), batch_size):
         block = users[start : start + batch_size]
         score = embeddings.user[block] @ embeddings.item.t()
-        row = [row for row, user in enumerate(block) for _ in history.get(user, ())]
-        score[row, [item for user in block for item in history.get(user, ())]] = float('-inf')
+        row = [row for row, user in enumerate(block) for _ in seen.get(user, ())]
+        score[row, [item for user in block for item in seen.get(user, ())]] = float('-inf')
         best.append(score.topk(k, dim=1).indices.cpu().numpy())
     top = np.concatenate(best)
     hits = np.array([[item in truth[user] for item in line] for user, line in zip(users, top, strict=True)])
@@ -66,22 +66,22 @@ def straightforward(embeddings: Embeddings, view: HeteroData, k: int, batch_size
     return {f'{name}@{k}': float(value.mean()) for name, value in values.items()}
 
 
-def ours(embeddings: Embeddings, view: HeteroData, k: int) -> dict[str, float]:
-    return evaluate(embeddings, view, k, list(METRICS))
+def ours(embeddings: Embeddings, split: HeteroData, k: int) -> dict[str, float]:
+    return evaluate(embeddings, split, k, list(METRICS))
 
 
 RANKERS: dict[str, Ranker] = {'evaluate': ours, 'straightforward': straightforward}
 
 
-def share_of(view: HeteroData, share: float) -> HeteroData:
-    r"""Returns the view of the first users."""
-    out = copy(view)
-    label = view[INTERACTS].edge_label_index
-    out[INTERACTS].edge_label_index = label[:, label[0] < share * view[USER].num_nodes]
+def share_of(split: HeteroData, share: float) -> HeteroData:
+    r"""Returns the split of the first users."""
+    out = copy(split)
+    label = split[INTERACTS].edge_label_index
+    out[INTERACTS].edge_label_index = label[:, label[0] < share * split[USER].num_nodes]
     return out
 
 
-def measure(embeddings: Embeddings, view: HeteroData, k: int, repeats: int, device: str) -> list[rows.Row]:
+def measure(embeddings: Embeddings, split: HeteroData, k: int, repeats: int, device: str) -> list[rows.Row]:
     r"""Returns a row for each implementation, after a check that both find the same."""
     found: dict[str, dict[str, float]] = {}
     peaks: dict[str, float] = {}
@@ -89,7 +89,7 @@ def measure(embeddings: Embeddings, view: HeteroData, k: int, repeats: int, devi
 
     def once(name: str) -> None:
         seconds[name] += rows.timed(
-            lambda: found.update({name: RANKERS[name](embeddings, view, k)}), 1, device, warmup=0
+            lambda: found.update({name: RANKERS[name](embeddings, split, k)}), 1, device, warmup=0
         )
 
     for name in RANKERS:
@@ -100,7 +100,7 @@ def measure(embeddings: Embeddings, view: HeteroData, k: int, repeats: int, devi
         for name in RANKERS:
             once(name)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    users, (items, width) = len(view[INTERACTS].edge_label_index[0].unique()), embeddings.item.size()
+    users, (items, width) = len(split[INTERACTS].edge_label_index[0].unique()), embeddings.item.size()
     return [
         {'implementation': name, 'users': users, 'items': items, 'width': width, 'k': k, 'metrics': len(METRICS)}
         | {'seconds': round(value, 4), 'us_per_user': round(1e6 * value / users, 2)}

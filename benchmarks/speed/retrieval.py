@@ -13,6 +13,7 @@ ones. The vectors themselves, which every ``Retriever`` holds beside its index, 
 import argparse
 import math
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from benchmarks import rows
 from lirdrec_pyg.serving import Retriever
 from lirdrec_pyg.typing import Embeddings
 
-RESULTS = Path(__file__).parent / 'results' / 'retrieval.csv'
+RESULTS = rows.RESULTS / 'speed' / 'retrieval.csv'
 K = 20
 
 
@@ -78,6 +79,13 @@ def measure(retriever: Retriever, exact: pd.DataFrame | None, singles: int, batc
     }
 
 
+def index_size(retriever: Retriever) -> int:
+    r"""Returns the bytes of the index as it is saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        retriever.save(folder)
+        return next(Path(folder).rglob('index.faiss')).stat().st_size
+
+
 def run(num_items: int, num_users: int, width: int, batch_size: int, only: list[str] | None) -> list[rows.Row]:
     r"""Returns a row for each index and setting."""
     embeddings = generate(num_users, num_items, width)
@@ -103,7 +111,7 @@ def run(num_items: int, num_users: int, width: int, batch_size: int, only: list[
         with rows.PeakMemory() as memory:
             retriever = Retriever(embeddings, seen=seen, index=index)
         built = {'build_s': round(time.perf_counter() - clock, 2), 'build_peak_extra_mib': round(memory.extra)}
-        built['index_mib'] = round(len(faiss.serialize_index(retriever._faiss)) / 2**20, 1)
+        built['index_mib'] = round(index_size(retriever) / 2**20, 1)
         for setting in settings:
             retriever.configure(**setting)
             add(index, setting, built, measure(retriever, exact, num_users, batch_size))

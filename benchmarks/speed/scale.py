@@ -10,7 +10,6 @@ whole process, and counts what it has read of the file.
 """
 
 import argparse
-import resource
 import statistics
 import tempfile
 import time
@@ -25,13 +24,12 @@ from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.speed.graphs import power_law
-from lirdrec_pyg import LIRDRec
-from lirdrec_pyg.training.minibatch import LazyAdam, MappedFeatures, MiniBatches
+from lirdrec_pyg import LazyAdam, LIRDRec, MappedFeatures, MiniBatches
 from lirdrec_pyg.transforms import InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.transforms.item_knn_graph import exact_knn
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'scale.csv'
+RESULTS = rows.RESULTS / 'speed' / 'scale.csv'
 
 
 @contextmanager
@@ -40,7 +38,7 @@ def phase(row: rows.Row, name: str) -> Iterator[None]:
     clock = time.perf_counter()
     yield
     row[f'{name}_s'] = round(time.perf_counter() - clock, 2)
-    row[f'{name}_peak_gib'] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    row[f'{name}_peak_gib'] = round(rows.peak_rss() / 1024, 2)
     print(f'{name:<12}{row[f"{name}_s"]:>10} s{row[f"{name}_peak_gib"]:>10} GiB so far', flush=True)
 
 

@@ -5,14 +5,13 @@ time around a base, on generated graphs with power-law popularity.
     python -m benchmarks.speed.scaling --vary items layers
     python -m benchmarks.speed.scaling --quick
 
-Each point is a process of its own, whose peak is its own, too; ``peak_mib`` is what it holds beyond the libraries. A
-step has 2,048 triplets. Points that would take more than --max-gib are left out, and named. With ``--device cuda`` the
-peak is that of the device's memory.
+Each point is measured once, in a process of its own. ``peak_mib`` is the peak of that process beyond the libraries.
+With ``--device cuda`` it is that of the device's memory. A step has 2,048 triplets. Points that would take more than
+--max-gib are left out, and named.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.transforms import DCT, InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
-RESULTS = Path(__file__).parent / 'results' / 'scaling.csv'
+RESULTS = rows.RESULTS / 'speed' / 'scaling.csv'
 BASE = {'interactions': 100_000, 'items': 10_000, 'width': 64, 'layers': 2}
 POINTS = {
     'interactions': [10_000, 100_000, 1_000_000, 10_000_000],
@@ -42,14 +41,14 @@ FEATURES = 128  # columns
 
 def gib(point: dict[str, int]) -> float:
     r"""Returns about how much a step takes: tables, Adam's moments, gradients and passes."""
-    rows_, views = point['interactions'] // 8 + point['items'], 2
+    rows_, splits = point['interactions'] // 8 + point['items'], 2
     return (
-        rows_ * views * point['width'] * 4 * 10 + point['items'] * FEATURES * 4 * 12 + point['interactions'] * 80
+        rows_ * splits * point['width'] * 4 * 10 + point['items'] * FEATURES * 4 * 12 + point['interactions'] * 80
     ) / 2**30
 
 
 def prepare(point: dict[str, int]) -> HeteroData:
-    r"""Returns the training view: eight interactions a user, one modality, ten similar items each."""
+    r"""Returns the training split: eight interactions a user, one modality, ten similar items each."""
     num_users, num_items = max(point['interactions'] // 8, 1), point['items']
     data = HeteroData()
     data[USER].num_nodes, data[ITEM].num_nodes = num_users, num_items
@@ -63,7 +62,7 @@ def prepare(point: dict[str, int]) -> HeteroData:
 
 def measure(point: dict[str, int], steps: int, device: str, profile: str | None) -> rows.Row:
     r"""Returns the median of some steps and the peak of this process, or of the device."""
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = rows.peak_rss()
     train = prepare(point).to(device)
     model = LIRDRec.from_data(train, seed=0, hidden_channels=point['width'], num_layers=point['layers']).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
@@ -76,7 +75,7 @@ def measure(point: dict[str, int], steps: int, device: str, profile: str | None)
         optimizer.step()
 
     seconds = statistics.median(rows.timed(step, steps, device))
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
+    peak = rows.peak_rss() - start
     if device.startswith('cuda'):
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     if profile is not None:
@@ -112,14 +111,17 @@ def main() -> None:
         print(json.dumps(measure(**args.task)))
         return
     base = BASE if not args.quick else {name: values[0] for name, values in QUICK.items()}
-    out = []
+    out, found = [], {}
     for varied in args.vary:
         for value in (QUICK if args.quick else POINTS)[varied]:
             point = base | {varied: value}
             if gib(point) > args.max_gib:
                 print(f'{point}: left out, would take about {gib(point):.0f} GiB')
                 continue
-            row = {'varied': varied, **point} | child(point, 2 if args.quick else args.steps, args.device, args.profile)
+            key = tuple(point.values())
+            if key not in found:
+                found[key] = child(point, 2 if args.quick else args.steps, args.device, args.profile)
+            row = {'varied': varied, **point} | found[key]
             out.append(row | rows.call(args) | rows.environment(args.device))
             print(rows.table([row], SHOWN), flush=True)
             if args.rows or not args.quick:

@@ -1,6 +1,8 @@
-r"""A faithful straightforward LIRDRec, written from the description of the released method, as the thing to beat: an
-uncoalesced COO adjacency multiplied through autograd, a separate copy of the spectrum, negatives drawn by a Python
-loop, and a ranking whose hits are tested row by row. The mathematics are those of :class:`lirdrec_pyg.LIRDRec`."""
+r"""The thing to beat: a faithful straightforward LIRDRec, written from the description of the released method.
+
+It multiplies an uncoalesced COO adjacency through autograd, keeps a copy of the spectrum, draws negatives in a Python
+loop, and tests hits row by row. The mathematics are those of :class:`lirdrec_pyg.LIRDRec`.
+"""
 
 import math
 import random
@@ -36,10 +38,10 @@ class Straightforward(nn.Module):
         self.nets = nn.ModuleList(
             [nn.Sequential(nn.Linear(64, 16), nn.LeakyReLU(), nn.Linear(16, 1)) for _ in encoders]
         )
-        for own, net in zip(self.nets, model.pwc.nets, strict=True):
+        for own, net in zip(self.nets, model.fusion.nets, strict=True):
             own.load_state_dict(net.state_dict())
-        self.theta = nn.Parameter(model.pwc.theta.data.clone())
-        self.init, self.decay = model.pwc.init, model.pwc.decay
+        self.theta = nn.Parameter(model.fusion.theta.data.clone())
+        self.init, self.decay = model.fusion.init, model.fusion.decay
         self.gate = self.init
         self.inputs = [train[ITEM][f'x_{name}'].clone() for name in self.names] + [train[ITEM].spectrum.clone()]
 
@@ -54,10 +56,10 @@ class Straightforward(nn.Module):
         self.item_adj = torch.sparse_coo_tensor(store.edge_index.flip(0), store.edge_weight, (self.num_items,) * 2)
         self.last_weight: Tensor | None = None
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:  # what .to(device) calls
-        self.inputs = [fn(x) for x in self.inputs]
-        self.adj, self.item_adj = fn(self.adj), fn(self.item_adj)
-        return super()._apply(fn, recurse)
+    def to(self, device: Any) -> Any:  # type: ignore[override]
+        self.inputs = [x.to(device) for x in self.inputs]
+        self.adj, self.item_adj = self.adj.to(device), self.item_adj.to(device)
+        return super().to(device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         views = []
@@ -91,7 +93,7 @@ class Straightforward(nn.Module):
         return loss + self.reg * ((user_emb**2).mean() + (item_emb**2).mean())
 
 
-class Trainer:
+class StraightforwardTrainer:
     r"""Trains and validates it, an epoch at a time."""
 
     def __init__(
@@ -108,9 +110,9 @@ class Trainer:
         self.batch = batch
         user, item = train[INTERACTS].edge_index.tolist()
         self.pairs = list(zip(user, item, strict=True))
-        self.history: dict[int, set[int]] = {}
+        self.seen: dict[int, set[int]] = {}
         for u, i in self.pairs:
-            self.history.setdefault(u, set()).add(i)
+            self.seen.setdefault(u, set()).add(i)
         self.items = sorted(set(item))
         self.truth: dict[int, list[int]] = {}
         for u, i in zip(*val[INTERACTS].edge_label_index.tolist(), strict=True):
@@ -123,7 +125,7 @@ class Trainer:
         rows = []
         for user, pos in self.pairs:
             neg = self.random.choice(self.items)
-            while neg in self.history[user]:
+            while neg in self.seen[user]:
                 neg = self.random.choice(self.items)
             rows.append((user, pos, neg))
         parts = torch.tensor(rows).t()
@@ -150,8 +152,8 @@ class Trainer:
         for start in range(0, len(users), batch):
             block = users[start : start + batch]
             scores = user_emb[block] @ item_emb.t()
-            rows = [row for row, user in enumerate(block) for _ in self.history.get(user, ())]
-            columns = [item for user in block for item in self.history.get(user, ())]
+            rows = [row for row, user in enumerate(block) for _ in self.seen.get(user, ())]
+            columns = [item for user in block for item in self.seen.get(user, ())]
             scores[rows, columns] = -1e10
             tops.append(scores.topk(50, dim=1).indices.cpu().numpy())
         top = np.concatenate(tops)
@@ -160,7 +162,7 @@ class Trainer:
         return sum(recall) / len(recall)
 
 
-def time_epoch(trainer: Trainer, number: int) -> tuple[float, float, float]:
+def time_epoch(trainer: StraightforwardTrainer, number: int) -> tuple[float, float, float]:
     r"""Returns the seconds of an epoch with its validation, its mean loss and its recall@20."""
     clock = time.perf_counter()
     losses = trainer.epoch(number)

@@ -19,13 +19,14 @@ import torch
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
-from benchmarks.speed.straightforward import Trainer
+from benchmarks.speed.straightforward import StraightforwardTrainer
 from lirdrec_pyg import LIRDRec, SoftmaxLIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal, MMRecDataset
+from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS
 
-RESULTS = Path(__file__).parent / 'results' / 'time_to_quality.csv'
+RESULTS = rows.RESULTS / 'speed' / 'time_to_quality.csv'
 SHARES = [0.9, 0.95, 1.0]
 HALF = {'precision': 'bf16'}
 Curve = list[tuple[float, float]]  # seconds so far, recall
@@ -35,7 +36,7 @@ def straightforward(
     train: HeteroData, val: HeteroData, seed: int, epochs: int, patience: int = 20, device: str = 'cpu'
 ) -> Curve:
     r"""Trains the straightforward implementation until it stops."""
-    trainer = Trainer(LIRDRec.from_data(train, seed=seed), train, val, device=device)
+    trainer = StraightforwardTrainer(LIRDRec.from_data(train, seed=seed), train, val, device=device)
     trainer.random.seed(seed)
     curve: Curve = []
     seconds, best, best_epoch = 0.0, -1.0, 0
@@ -66,7 +67,7 @@ def ours(
     result = fit(model, train, val, epochs=epochs, seed=seed, progress=False, **fitting)
     curve: Curve = []
     seconds = 0.0
-    for row in result.history:
+    for row in result.log:
         seconds += row['seconds']
         curve.append((seconds, row['recall@20']))
     return curve
@@ -101,15 +102,16 @@ def main() -> None:
         name, epochs, components = args.name, args.epochs, args.components
     _, val, _ = FixedSplit()(data)
 
-    def view(k: int, image: float, components: int | None = None) -> HeteroData:
+    def training(k: int, image: float, components: int | None = None) -> HeteroData:
         content = ItemKNNGraph(k=k, weights={'image': image, 'text': 1 - image})(data)
         return InteractionGraph()(FixedSplit()(DCT()(content if components is None else PCA(components)(content)))[0])
 
-    paper = view(10, 0.1)
+    paper = training(10, 0.1)
     ours_paper, preset, small = (
-        train.to(args.device) for train in (copy(paper), view(5, 0.3), view(5, 0.3, components))
+        train.to(args.device) for train in (copy(paper), training(5, 0.3), training(5, 0.3, components))
     )
 
+    in_batch = SampledSoftmax(num_negatives='batch')
     out, curves = [], {}
     for seed in args.seeds[: 1 if args.quick else None]:
         runs = {
@@ -123,7 +125,7 @@ def main() -> None:
                 small, val, seed, epochs, HALF, SoftmaxLIRDRec
             ),
             'SoftmaxLIRDRec, bf16, no dropout, lr 2e-3, batch negatives': lambda seed=seed: ours(
-                preset, val, seed, epochs, {**HALF, 'lr': 2e-3}, SoftmaxLIRDRec, num_negatives='batch', dropout=0.0
+                preset, val, seed, epochs, {**HALF, 'lr': 2e-3}, SoftmaxLIRDRec, objective=in_batch, dropout=0.0
             ),
         }
         if args.only is not None:

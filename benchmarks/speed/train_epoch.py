@@ -21,46 +21,60 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.speed.graphs import interactions, with_features
-from benchmarks.speed.straightforward import Trainer, time_epoch
-from lirdrec_pyg import BPRSampler, Callback, LIRDRec, fit
-from lirdrec_pyg.training.trainer import FitResult
+from benchmarks.speed.straightforward import StraightforwardTrainer, time_epoch
+from lirdrec_pyg import BPRSampler, LIRDRec, Trainer
+from lirdrec_pyg.nn import PWC
 from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, HalfPrecision, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
-RESULTS = Path(__file__).parent / 'results' / 'train_epoch.csv'
+RESULTS = rows.RESULTS / 'speed' / 'train_epoch.csv'
 PHASES = ['sampling', 'encoder', 'propagation', 'rest of forward', 'of it fusion', 'of it loss', 'backward']
 PHASES += ['of it propagation', 'optimiser']
 
 
+class WatchedPWC(PWC):
+    r"""PWC that says when it starts and ends to weigh, by torch.compile if asked to.
+
+    Args:
+        backend (str, optional): That of torch.compile. (default: not compiled)
+    """
+
+    def __init__(self, backend: str | None = None) -> None:
+        super().__init__()
+        self.backend = backend
+        self.compiled: Callable[..., Tensor] | None = None
+        self.mark: Callable[[], None] | None = None  # called before and after
+
+    def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        if self.backend is not None and self.compiled is None:
+            self.compiled = torch.compile(super().weight, backend=self.backend)
+        if self.mark is not None:
+            self.mark()
+        out = super().weight(x, index) if self.compiled is None else self.compiled(x, index)
+        if self.mark is not None:
+            self.mark()
+        return out
+
+
 class Ours:
-    r"""Trains ours an epoch at a time: ``fit`` from a fresh state, with the weights of the epoch before."""
+    r"""Trains ours an epoch at a time."""
 
     def __init__(
         self, train: HeteroData, val: HeteroData, precision: str, layout: str, device: str, backend: str | None = None
     ) -> None:
         self.train = InteractionGraph(layout)(train).to(device)
-        self.val, self.precision, self.device = val, precision, device
-        self.model = LIRDRec.from_data(self.train, seed=0).to(device)
-        if backend is not None:
-            self.model.pwc.weight = torch.compile(self.model.pwc.weight, backend=backend)
+        self.precision, self.device = precision, device
+        self.model = LIRDRec.from_data(self.train, seed=0, fusion=WatchedPWC(backend)).to(device)
+        self.trainer = Trainer(self.model, self.train, val, precision=precision)
 
-    def epochs(self, count: int) -> tuple[list[float], FitResult]:
-        r"""Returns the seconds of each epoch with its validation, and the history."""
-        seconds: list[float] = []
-
-        class Clock(Callback):
-            def on_epoch(self, model: object, row: dict[str, float]) -> None:
-                seconds.append(row['seconds'])
-
-        result = fit(
-            self.model, self.train, self.val, epochs=count, patience=count + 1, precision=self.precision,
-            callbacks=[Clock()], progress=False,
-        )  # fmt: skip
-        return seconds, result
+    def epoch(self) -> float:
+        r"""Trains one more epoch, and returns its seconds with its validation."""
+        return self.trainer.fit(self.trainer.epoch + 1).log[-1]['seconds']
 
 
 def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str, float]:
@@ -83,17 +97,13 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
 
         return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
-    weigh, fused = model.pwc.weight, [0.0, 0.0]
+    fused: list[float] = []
 
-    def fusion(*args: object) -> torch.Tensor:
+    def mark_fusion() -> None:
         rows.synchronize(device)
-        fused[0] = time.perf_counter()
-        weight = weigh(*args)
-        rows.synchronize(device)
-        fused[1] = time.perf_counter()
-        return weight
+        fused.append(time.perf_counter())
 
-    model.pwc.weight = fusion
+    model.fusion.mark = mark_fusion
     handles = watch(model.propagation.conv, lambda: f'propagation {direction[0]}')
     for encoder in [*model.encoders.values(), model.shared_encoder]:
         handles += watch(encoder, lambda: 'encoder')
@@ -106,8 +116,9 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
     model.on_epoch_start(1)
     records = []
 
-    def step(batch: tuple[torch.Tensor, ...]) -> None:
+    def step(batch: tuple[Tensor, ...]) -> None:
         spent.clear()
+        fused.clear()
         direction[0] = 'forward'
         marks = []
 
@@ -138,7 +149,7 @@ def phases(ours: Ours, steps: int = 12, profile: Path | None = None) -> dict[str
         trace.export_chrome_trace(str(profile))
     for handle in handles:
         handle.remove()
-    model.pwc.weight = weigh
+    model.fusion.mark = None
     columns = zip(*records[2:], strict=True)
     return {name: 1e3 * statistics.median(column) for name, column in zip(PHASES, columns, strict=True)}
 
@@ -196,14 +207,14 @@ def main() -> None:
     baseline = None
     if 'straightforward' in names:
         graph = InteractionGraph()(train)
-        baseline = Trainer(LIRDRec.from_data(graph, seed=0), graph, val, device=args.device)
+        baseline = StraightforwardTrainer(LIRDRec.from_data(graph, seed=0), graph, val, device=args.device)
     for repeat in range(1 + args.repeats):
         for name in names:
             if name == 'straightforward':
                 assert baseline is not None
                 spent, _, _ = time_epoch(baseline, repeat + 1)
             else:
-                spent = competitors[name].epochs(1)[0][0]
+                spent = competitors[name].epoch()
             if repeat > 0:
                 seconds[name].append(spent)
             print(f'{name:<22}{"(warm-up) " if repeat == 0 else ""}{spent:.2f} s', flush=True)

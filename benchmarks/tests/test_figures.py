@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip('matplotlib')
 
-from benchmarks.quality import figures
+from benchmarks.report import figures
 
 
 def draw(name, out, monkeypatch, capsys):
@@ -17,17 +17,12 @@ def draw(name, out, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize('name', figures.FIGURES)
-def test_figures_with_rows_are_drawn(name, tmp_path, monkeypatch, capsys):
+def test_figures_are_drawn_from_the_committed_rows(name, tmp_path, monkeypatch, capsys):
     said, drawn = draw(name, tmp_path, monkeypatch, capsys)
-    assert said.endswith(f'{name}: drawn') if drawn else said.startswith(f'{name}: no rows yet')
+    assert said.endswith(f'{name}: drawn')
+    kinds = ('conditions', 'movielens', 'scientific') if name == 'gradient_bias' else ()
+    assert sorted(path.stem for path in drawn) == ([f'{name}-{kind}' for kind in kinds] or [name])
     assert all(path.stat().st_size > 5000 for path in drawn)
-
-
-def test_speed_figures_have_rows(tmp_path, monkeypatch, capsys):
-    for name in ('propagation', 'scaling', 'knn', 'ranking', 'scale', 'retrieval', 'time_to_quality'):
-        said, drawn = draw(name, tmp_path / name, monkeypatch, capsys)
-        assert said.endswith('drawn')
-        assert [path.name for path in drawn] == [f'{name}.png']
 
 
 def rows(experiment, variants):

@@ -3,9 +3,8 @@ import json
 import pandas as pd
 import pytest
 
-from benchmarks.markdown import paired
-from benchmarks.quality import significance, tables
-from benchmarks.speed import tables as speed
+from benchmarks.report import significance, speed, tables
+from benchmarks.report.markdown import paired
 
 
 def made(name):
@@ -45,7 +44,7 @@ def test_the_tables_are_made_of_the_rows():
     assert len(pages) > 1
     for path in pages:
         text = path.read_text()
-        assert tables.render(text) == text, f'{path.name}: run `python -m benchmarks.quality.tables`'
+        assert tables.render(text) == text, f'{path.name}: run `python -m benchmarks.report.tables`'
     assert '<!-- table: ' in (tables.ROOT / 'README.md').read_text()
 
 
@@ -194,32 +193,23 @@ def test_published_sets_stand_beside_what_is_known(results):
 
 def test_bias_is_a_ratio_in_each_condition(results):
     cells = {'dataset': 'fake', 'parts': 'both', 'model': 'VBPR', 'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam'}
-    cells |= {'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own', 'norm': 2.0, 'recall': 0.2, 'recall_ids': 0.1}
-    conditions = [{}, {'optimizer': 'sgd', 'keep': 0.5}, {'parts': 'ids'}]
-    pd.DataFrame(
-        [
-            {
-                **cells,
-                **changed,
-                'seed': seed,
-                'epoch': epoch,
-                'kind': kind,
-                'name': kind,
-                'item_grad': size,
-                'item_update': size / 4,
-            }
-            | {'recall_features': None}
-            for changed in conditions
-            for seed in (0, 1)
-            for epoch in (1, 2)
-            for kind, size in (('id', 0.1), ('feature', 3.0 if changed else 0.2))
-        ]
-    ).to_csv(results / 'gradient_bias.csv', index=False)
+    cells |= {'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own', 'id_grad': 0.1, 'id_move': 0.2}
+    cells |= {'recall': 0.2, 'recall_ids': 0.1, 'recall_features': None}
+    conditions = [
+        {'feature_grad': 0.2, 'feature_move': 0.4},
+        {'feature_grad': 3.0, 'feature_move': 7.0, 'optimizer': 'sgd', 'keep': 0.5},
+        {'parts': 'ids'},
+    ]
+    frame = pd.DataFrame([{**cells, **changed, 'seed': seed} for changed in conditions for seed in (0, 1)])
+    frame.to_csv(results / 'gradient_bias.csv', index=False)
     lines = [line for line in made('bias-fake').splitlines() if line.startswith('|')][2:]
     assert lines == [
         '| VBPR (2) | 2 | 2 | .2000 ± .0000 |  | .1000 ± .0000 |',
-        '| VBPR, 50% of the interactions, SGD (2) | 30 | 30 | .2000 ± .0000 |  | .1000 ± .0000 |',
+        '| VBPR, 50% of the interactions, SGD (2) | 30 | 35 | .2000 ± .0000 |  | .1000 ± .0000 |',
     ]
+    pd.concat([frame, frame.assign(lr=3.0)]).to_csv(results / 'gradient_bias.csv', index=False)
+    with pytest.raises(ValueError, match='rows need to differ in'):
+        made('bias-fake')
 
 
 def test_weights_are_the_last_and_warnings_counted(results):

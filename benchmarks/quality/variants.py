@@ -1,0 +1,94 @@
+r"""Models and a fusion that only the experiments need: LIRDRec that lacks a part, or has one more."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import ModuleDict, Parameter
+from torch.nn.init import xavier_normal_
+from torch_geometric.data import HeteroData
+
+from lirdrec_pyg.nn import Fusion, LIRDRec
+from lirdrec_pyg.typing import ITEM
+
+
+class LearnedRotation(LIRDRec):
+    r"""LIRDRec whose shared encoder reads an orthogonal transform of the features that is learned. Is a fixed one
+    worse? Use it with ``transform='none'``."""
+
+    def __init__(self, num_users: int, in_channels: Mapping[str, int], **kwargs: Any) -> None:
+        super().__init__(num_users, in_channels, **kwargs)
+        width = sum(self.in_channels.values())
+        rotation = torch.nn.Linear(width, width, bias=False)
+        torch.nn.init.eye_(rotation.weight)
+        self.rotation = torch.nn.utils.parametrizations.orthogonal(rotation, orthogonal_map='cayley')
+
+    def encode_shared(self, spectrum: Tensor) -> Tensor:
+        return super().encode_shared(self.rotation(spectrum))
+
+
+class Concatenation(Fusion):
+    r"""Concatenates the views as they are."""
+
+    def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        return x.new_ones(x.shape[:2])
+
+
+class Ablated(LIRDRec):
+    r"""LIRDRec that lacks a part, or has a view more.
+
+    Args:
+        num_users (int): The number of users.
+        in_channels (mapping of str to int): The width of each modality, in the data's order.
+        num_items (int): The number of items.
+        own (bool, optional): Whether each modality has a view. (default: :obj:`True`)
+        shared (bool, optional): Whether there is the shared view. (default: :obj:`True`)
+        one_user_table (bool, optional): Whether a user has one vector, which serves all views. (default: :obj:`False`)
+        item_ids (bool, optional): Whether there is a view of a vector for each item. (default: :obj:`False`)
+        **kwargs (optional): The other arguments of :class:`LIRDRec`.
+    """
+
+    def __init__(
+        self,
+        num_users: int,
+        in_channels: Mapping[str, int],
+        *,
+        num_items: int,
+        own: bool = True,
+        shared: bool = True,
+        one_user_table: bool = False,
+        item_ids: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_users, in_channels, **kwargs)
+        self.shared = shared
+        self.num_views = own * len(self.in_channels) + shared + item_ids
+        if not own:
+            self.encoders = ModuleDict()
+        self.fusion.build(self.hidden_channels, self.num_views, num_users)
+        self.fusion.reset_parameters()
+        tables = 1 if one_user_table else self.num_views
+        self.user = Parameter(torch.empty(num_users, tables, self.hidden_channels))
+        for table in self.user.data.unbind(dim=1):
+            table.copy_(xavier_normal_(torch.empty(table.shape)))
+        self.item = Parameter(torch.empty(num_items, self.hidden_channels)) if item_ids else None
+        if self.item is not None:
+            xavier_normal_(self.item)
+
+    def tables(self) -> Mapping[str, str]:
+        return {**super().tables(), **({} if self.item is None else {'item': ITEM})}
+
+    def user_vectors(self, data: HeteroData) -> Tensor:
+        return super().user_vectors(data).expand(-1, self.num_views, -1).contiguous()
+
+    def content(self, data: HeteroData, index: Tensor | None = None, features: Any = None) -> Tensor:
+        views = super().content(data, index, features)
+        views = views if self.shared else views[:, :-1]
+        if self.item is None:
+            return views
+        own = self.item if index is None else self.item[index]
+        return torch.cat([views, own.unsqueeze(1)], dim=1)
+
+
+MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

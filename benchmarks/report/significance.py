@@ -1,0 +1,118 @@
+r"""Tests whether models differ, and writes ``results/quality/significance.csv``. The ndcg@20 of each test user is
+averaged over the seeds. A paired t-test says whether the mean difference between two models is zero.
+
+    python -m benchmarks.report.significance --experiment main ablation --against LIRDRec
+
+The metrics of each user are those that are kept in the folder ``users`` beside the rows. Seeds without them are left
+out, and named. What was found before from more seeds stays, as long as there are rows of these settings.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_1samp
+
+from benchmarks.quality import users
+from benchmarks.quality.jobs import KEYS, ROWS
+from benchmarks.rows import replace
+
+EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden']
+RESULTS = ROWS.with_name('significance.csv')
+
+
+def known(part: pd.DataFrame, path: Path = ROWS) -> pd.DataFrame:
+    r"""Returns the rows, one for each seed, of which the metrics of each user are there."""
+    return part[[users.has(cells, path) for cells in part[list(KEYS)].to_dict('records')]]
+
+
+def per_user(part: pd.DataFrame, path: Path = ROWS) -> 'pd.Series[float]':
+    r"""Returns ndcg@20 of each user, averaged over the rows."""
+    out = [users.load(cells, path) for cells in part[list(KEYS)].to_dict('records')]
+    return pd.concat(out, axis=1).mean(axis=1)
+
+
+def compare(rows: pd.DataFrame, experiment: str, against: str, path: Path = ROWS) -> list[dict[str, Any]]:
+    r"""Returns a row for each variant of each dataset of an experiment, against another variant, over the seeds of
+    both that are known."""
+    out = []
+    for dataset, whole in rows[rows['experiment'] == experiment].groupby('dataset'):
+        if whole.duplicated(['variant', 'seed']).any():
+            raise ValueError(
+                f"'{experiment}' on {dataset} needs to have one row for each variant and seed: drop the old"
+            )
+        part = known(whole, path)
+        paper = part[part['variant'] == against]
+        for variant, group in part.groupby('variant'):
+            seeds = set(group['seed']) & set(paper['seed'])
+            if variant == against or not seeds:
+                continue
+            value, base = (per_user(own[own['seed'].isin(seeds)], path) for own in (group, paper))
+            difference = (value - base).to_numpy()
+            test = ttest_1samp(difference, 0.0) if np.any(difference) else None
+            out.append({
+                'experiment': experiment, 'dataset': dataset, 'variant': variant, 'against': against,
+                'seeds': len(seeds), 'users': len(difference), 'ndcg@20': round(float(value.mean()), 6),
+                'difference': round(float(difference.mean()), 6),
+                'relative': round(float(difference.mean() / base.mean()), 4),
+                'p': float(f'{test.pvalue:.3g}') if test else 1.0,
+                'sd': round(float(difference.std(ddof=1)), 6),
+                'settings': digest(whole, str(variant), against),
+            })  # fmt: skip
+    return out
+
+
+def digest(part: pd.DataFrame, *variants: str) -> str:
+    r"""Returns what changes with the settings of the variants, given the rows of an experiment on a dataset."""
+    found = [sorted(set(part[part['variant'] == variant]['settings'])) for variant in variants]
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:8]
+
+
+def current(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    r"""Returns the comparisons of which there are rows with the same settings."""
+    parts = dict(iter(rows.groupby(['experiment', 'dataset'])))
+    kept = []
+    for one in table.to_dict('records'):
+        part = parts.get((one['experiment'], one['dataset']))
+        names = (one['variant'], one['against'])
+        there = part is not None and set(names) <= set(part['variant'])
+        kept.append(there and digest(part, *names) == one['settings'])
+    return table[kept]
+
+
+def read(path: Path) -> pd.DataFrame:
+    r"""Returns the rows of jobs, with the cells that tell them apart as they stand in the file."""
+    return pd.read_csv(path, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--experiment', nargs='+', default=EXPERIMENTS, help='default: %(default)s')
+    parser.add_argument('--against', default='LIRDRec', help='a variant (default: %(default)s)')
+    parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of jobs')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')
+    args = parser.parse_args()
+    rows = read(args.rows)
+    new = [row for name in args.experiment for row in compare(rows, name, args.against, args.rows)]
+    table = pd.DataFrame(new)
+    if args.out.is_file():  # where the metrics of each user are gone, what was found before stays
+        table = pd.concat([current(pd.read_csv(args.out), rows), table], ignore_index=True)
+    if table.empty:
+        sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' beside '{args.rows}'")
+    table = table.sort_values('seeds', kind='stable')
+    table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last').sort_index()
+    replace(args.out, table.to_csv(index=False).encode())
+    print(table.to_string(index=False))
+    for name in args.experiment:
+        part = rows[rows['experiment'] == name]
+        if lost := len(part) - len(known(part, args.rows)):
+            print(f'{name}: {lost} of {len(part)} rows lack the metrics of each user (`run.py --rerun` makes them)')
+
+
+if __name__ == '__main__':
+    main()

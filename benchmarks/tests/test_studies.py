@@ -1,0 +1,127 @@
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import rows
+from benchmarks.quality import jobs
+from benchmarks.quality.studies import fold_in, gradient_bias, missing, onboard, pwc_weights
+
+
+@pytest.mark.parametrize('module', [onboard, fold_in, missing], ids=lambda module: module.__name__.rpartition('.')[2])
+def test_what_has_rows_is_not_run_again(module, monkeypatch):
+    results = jobs.ROWS.parent / f'{module.__name__.rpartition(".")[2]}.csv'
+    before = results.read_text()
+    for name in ('run', 'run_large', 'measure'):
+        monkeypatch.setattr(module, name, lambda *args: pytest.fail('it ran again'), raising=False)
+    monkeypatch.setattr(sys, 'argv', ['', '--seeds', '0', '1', '2'])
+    module.main()
+    assert results.read_text() == before
+    if module is onboard:
+        monkeypatch.setattr(sys, 'argv', ['', '--items', '100000'])
+        module.main()
+    monkeypatch.setattr(sys, 'argv', ['', '--seeds', '99'])
+    with pytest.raises(pytest.fail.Exception, match='it ran again'):
+        module.main()
+
+
+def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
+    found = {row['method']: row for row in onboard.run('fake', 0, 'softmax', 3, 1, tmp_path)}
+    assert len(found) == 7
+    assert min(row['cold_recall@20'] for row in found.values()) > 0.8
+    onboarded, anew = found['onboarded'], found['same weights, all made anew']
+    assert onboarded['cold_recall@20'] == pytest.approx(anew['cold_recall@20'], abs=1e-6)  # onboarding costs nothing
+    assert onboarded['largest_change'] < 1e-6 < anew['largest_change']
+    assert all(0 <= row['new_share'] <= 1 for row in found.values())
+    assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6
+
+
+def test_users_folded_in_do_as_well_as_those_trained_with(tmp_path, monkeypatch):
+    short = {'epochs': 3}
+    monkeypatch.setattr(fold_in, 'fit', lambda *args, fit=fold_in.fit, **kwargs: fit(*args, **kwargs, **short))
+    found = {row['method']: row for row in fold_in.run('fake', 0, 0.1, 'softmax', tmp_path)}
+    assert len(found) == 4
+    assert found['folded in (none)']['held_out_recall@20'] > 0.8 * found['trained with them']['held_out_recall@20']
+    assert found['folded in (mean)']['others_recall@20'] == found['folded in (none)']['others_recall@20']
+
+
+def test_missing_images_and_weights_of_views_have_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(missing, 'fit', lambda *args, fit=missing.fit, **kwargs: fit(*args, **kwargs, epochs=1))
+    masked, mean = (missing.measure('fake', tmp_path, fill, 0.1, 0) for fill in ('mask', 'mean'))
+    assert {'test_recall@20', 'test_lacking/recall@20', 'test_having/ndcg@20'} <= masked.keys()
+    assert masked['image_neighbours_also_lacking'] == 0 < mean['image_neighbours_also_lacking'] <= 1
+    path = tmp_path / 'pwc.csv'
+    argv = ['', '--dataset', 'fake', '--seeds', '0', '--epochs', '2', '--rows', str(path), '--root', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    pwc_weights.main()
+    assert len(rows.read(path)) == 5 * 2 * 3  # variants, epochs, views
+    before = path.read_text()
+    pwc_weights.main()
+    assert path.read_text() == before
+
+
+def bias_rows(parts, seed, kinds=('id', 'feature'), **changed):
+    r"""Returns rows as the example makes them."""
+    example = rows.example('gradient_bias')
+    config = {'dataset': 'fake', 'model': 'VBPR', 'parts': parts, 'seed': seed, **example.BASE, **changed}
+    config |= {'lr': 1e-3, 'epochs': 3, 'hidden_channels': 8}
+    constant = {'num_items': 9, 'interactions_per_item': 2.5, 'lirdrec_pyg': '0', 'torch': '2', 'threads': 1}
+    return [
+        config | constant | {'epoch': epoch, 'name': f'{kind}s', 'kind': kind, 'item_grad': 0.1 * epoch + seed}
+        | {'item_grad_rare': 0.5, 'item_grad_frequent': 0.7, 'item_update': 0.1, 'displacement': 0.2, 'norm': 0.5}
+        | {'recall': 0.1 * epoch, 'recall_ids': '' if parts == 'ids' else 0.3, 'recall_features': ''}
+        for epoch in (1, 2, 3)
+        for kind in kinds
+    ]  # fmt: skip
+
+
+def test_what_is_kept_of_the_gradient_bias_draws_the_same(tmp_path):
+    example, path = rows.example('gradient_bias'), tmp_path / 'bias.csv'
+    runs = [bias_rows('both', seed) for seed in (0, 1)]
+    runs += [bias_rows('ids', 0, ('id',)), bias_rows('both', 0, optimizer='sgd')]
+    for run in runs:
+        gradient_bias.keep(run, example, path)
+    raw = pd.DataFrame([row for run in runs for row in run])
+    assert len(rows.read(path)) == len(runs) == len(example.known(path))
+
+    kept = gradient_bias.read_runs(path)
+    assert kept['item_grad'].tolist() == pytest.approx([0.2, 0.2, 1.2, 1.2, 0.2, 0.2, 0.2])
+    assert kept['item_update_share'].tolist() == pytest.approx([0.2] * 7)
+    assert kept['recall'].tolist() == pytest.approx([0.3] * 7)
+    assert kept['kind'].tolist() == ['id', 'feature'] * 2 + ['id'] + ['id', 'feature']
+
+    curves = gradient_bias.read_curves(gradient_bias.curves_of(path), example)
+    plain = raw[raw['optimizer'] == 'adam']  # of other settings no curves are drawn
+    key = ['dataset', 'model', 'parts', 'seed', 'name', 'kind', 'epoch']
+    expected = plain.set_index(key).sort_index()
+    found = curves.set_index(key).sort_index()
+    assert found.index.equals(expected.index)
+    for name in ('item_grad', 'item_update', 'displacement', 'norm', 'recall', 'recall_ids'):
+        assert np.array_equal(found[name], pd.to_numeric(expected[name]), equal_nan=True), name
+    assert np.array_equal(found['displacement_share'], expected['displacement'] / expected['norm'])
+    ids = found.index.get_level_values('kind') == 'id'
+    assert (found['item_grad_rare'][ids] == 0.5).all() and found['item_grad_rare'][~ids].isna().all()
+
+
+def test_curves_are_kept_once(tmp_path, monkeypatch):
+    example, path = rows.example('gradient_bias'), tmp_path / 'bias.csv'
+    monkeypatch.setattr(gradient_bias, 'summary', lambda *args: pytest.fail('killed'))
+    with pytest.raises(pytest.fail.Exception):
+        gradient_bias.keep(bias_rows('both', 0), example, path)  # between the curves and the row
+    monkeypatch.undo()
+    before = gradient_bias.curves_of(path).read_text()
+    gradient_bias.keep(bias_rows('both', 0), example, path)
+    assert gradient_bias.curves_of(path).read_text() == before
+    assert len(rows.read(path)) == 1
+
+
+def test_all_conditions_of_the_gradient_bias_have_rows(monkeypatch, capsys):
+    example = rows.example('gradient_bias')
+    wanted = list(gradient_bias.configs(example, gradient_bias.CONDITIONS))
+    known = example.known(gradient_bias.RUNS)
+    assert sorted(map(str, known)) == sorted(map(str, wanted))
+    before = gradient_bias.RUNS.read_text()
+    monkeypatch.setattr(sys, 'argv', [''])
+    gradient_bias.main()
+    assert gradient_bias.RUNS.read_text() == before and capsys.readouterr().out == ''
