@@ -55,8 +55,8 @@ def environment(device: str = 'cpu') -> Row:
 
 
 def peak_rss() -> float:
-    r"""Returns the highest resident memory of this process so far, in MiB. Where there is no ``/proc``, it may be that of
-    the process that started this one."""
+    r"""Returns the highest resident memory of this process so far, in MiB. Without ``/proc``, it may be that of the
+    process that started this one."""
     try:
         lines = Path('/proc/self/status').read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith('VmHWM')) / 1024

@@ -82,7 +82,7 @@ def current(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
         names = (one['variant'], one['against'])
         there = part is not None and set(names) <= set(part['variant'])
         kept.append(there and digest(part, *names) == one['settings'])
-    return table[kept]
+    return table[np.array(kept, dtype=bool)]
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -146,15 +146,16 @@ def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple
 
 
 def p_values(experiment: str, dataset: str) -> dict[str, str]:
-    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are, and of
-    how many seeds it is where there are rows of more."""
+    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are. It
+    says of how many seeds it is, where there are rows of more."""
     path = RESULTS / 'significance.csv'
     if not path.is_file():
         return {}
-    rows = significance.read(RESULTS / 'runs.csv')
-    found = significance.current(pd.read_csv(path), rows)
+    rows, found = significance.read(RESULTS / 'runs.csv'), pd.read_csv(path)
+    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)]
     found = found[(found['experiment'] == experiment) & (found['dataset'] == dataset) & (found['against'] == 'LIRDRec')]
-    counts = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)].groupby('variant').size()
+    found = significance.current(found, rows)
+    counts = rows.groupby('variant').size()
     out = {}
     for variant, seeds, p in zip(found['variant'], found['seeds'], holm(found['p'].to_list()), strict=True):
         fewer = bool(seeds < min(counts[variant], counts['LIRDRec']))

@@ -125,13 +125,13 @@ def main() -> None:
     parser.add_argument('--width', type=int, default=192, help='of the embeddings (default: %(default)s)')
     parser.add_argument('--batch-size', type=int, default=100, help='users in a batch (default: %(default)s)')
     parser.add_argument('--only', nargs='+', help='some of: Flat, HNSW, IVF; prefixes of factory strings')
-    parser.add_argument('--quick', action='store_true', help='5,000 items and 100 users; rows only with --rows')
+    parser.add_argument('--quick', action='store_true', help='2,000 items and 50 users; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
     parser.add_argument('--plot', type=Path, help='draw recall against latency, as PNG')
     args = parser.parse_args()
     faiss.omp_set_num_threads(torch.get_num_threads())
     if args.quick:
-        args.items, args.users, args.width = [5000], 100, 96
+        args.items, args.users, args.width = [2000], 50, 96
     drawn: list[rows.Row] = []
     for num_items in args.items:
         out = run(num_items, args.users, args.width, args.batch_size, args.only)
