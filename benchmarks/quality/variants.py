@@ -1,5 +1,6 @@
 r"""Models and a fusion that only the experiments need: LIRDRec that lacks a part, or has one more."""
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,7 @@ class Ablated(LIRDRec):
         shared (bool, optional): Whether there is the shared view. (default: :obj:`True`)
         one_user_table (bool, optional): Whether a user has one vector, which serves all views. (default: :obj:`False`)
         item_ids (bool, optional): Whether there is a view of a vector for each item. (default: :obj:`False`)
+        fusion (Fusion, optional): What weighs the views of a user. (default: :class:`~lirdrec_pyg.nn.PWC`)
         **kwargs (optional): The other arguments of :class:`LIRDRec`.
     """
 
@@ -59,9 +61,12 @@ class Ablated(LIRDRec):
         shared: bool = True,
         one_user_table: bool = False,
         item_ids: bool = False,
+        fusion: Fusion | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_users, in_channels, **kwargs)
+        if fusion is not None:  # only now, so that the initial weights before are those of the whole model
+            self.hparams['fusion'], self.fusion = fusion, copy.deepcopy(fusion)
         self.shared = shared
         self.num_views = own * len(self.in_channels) + shared + item_ids
         if not own:
