@@ -52,39 +52,48 @@ def replacing(path: PathLike, folder: bool = False) -> Iterator[Path]:
     unless that is empty. What writers left that were killed is removed. An :class:`OSError` says what was not written.
     """
     path, lock, temporary = Path(path), None, None
+    with naming(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path)
+            temporary, lock = _reserve(path, folder)
+            if path.is_file():
+                temporary.chmod(stat.S_IMODE(path.stat().st_mode))
+            yield temporary
+            for written in temporary.rglob('*') if folder else [temporary]:
+                if written.is_file():
+                    with written.open('rb') as file:
+                        os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            if lock is not None:
+                os.close(lock)
+            if temporary is not None:
+                _remove(temporary)
+
+
+@contextlib.contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    r"""Makes an :class:`OSError` of the block say what was being written, and that what was there is whole."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
-        temporary, lock = _reserve(path, folder)
-        if path.is_file():
-            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
-        yield temporary
-        for written in temporary.rglob('*') if folder else [temporary]:
-            if written.is_file():
-                with written.open('rb') as file:
-                    os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        if hasattr(error, 'not_written') or type(error).__module__ != 'builtins':  # said within, or of a download
+        if type(error).__module__ != 'builtins':  # of a download
             raise
-        why = f'{error.strerror or error}' + (f": '{error.filename}'" if error.filename else '')
-        named = OSError(error.errno, f"'{path}' was not written, and what was there is whole ({why})")
-        named.not_written = path  # type: ignore[attr-defined]
-        raise named from error
-    finally:
-        if lock is not None:
-            os.close(lock)
-        if temporary is not None:
-            _remove(temporary)
+        first = getattr(error, 'first', error)  # what is written within another is named by that
+        why = f'{first.strerror or first}' + (f": '{first.filename}'" if first.filename else '')
+        named = OSError(first.errno, f"'{path}' was not written, and what was there is whole ({why})")
+        named.first = first  # type: ignore[attr-defined]
+        raise named from first
 
 
 @contextlib.contextmanager
 def locked(path: PathLike) -> Iterator[bool]:
-    r"""Lets one block at a time run with the lock file ``path``, of all processes and threads; the others wait. The
-    file stays. Gives whether there is a lock: not all file systems have them."""
+    r"""Lets one block at a time run with a folder, or else a lock file, ``path``, of all processes and threads; the
+    others wait. Both stay. Gives whether there is a lock: not all file systems have them."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    lock = os.open(path, os.O_CLOEXEC | (os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT), 0o666)
     try:
         held = False
         with contextlib.suppress(OSError):

@@ -1,4 +1,5 @@
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from lirdrec_pyg.typing import (
     USER,
     Embeddings,
     check,
+    check_count,
     check_embeddings,
     check_mask,
     check_nodes,
@@ -79,20 +81,18 @@ def evaluate(
 
     Raises:
         ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the split has no
-            positives, the embeddings do not fit the split, or a score is not finite.
+            positives, or the embeddings do not fit the split or may have scores that are not finite.
     """
     split = check(split, 'split', labels=True)
     embeddings = check_embeddings(embeddings, split)
-    ks = [int(k)] if isinstance(k, (int, np.integer)) else list(k)
+    ks = [k] if isinstance(k, (int, np.integer)) else k
     num_items = split[ITEM].num_nodes
     candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
     groups = {name: check_mask(mask, num_items, 'groups') for name, mask in (groups or {}).items()}
+    limit = num_items if candidates is None else int(candidates.sum())
+    ks = [check_count(value, limit) for value in ks]
     if len(ks) == 0 or len(metrics) == 0:
         raise ValueError(f"'k' and 'metrics' need to name at least one (got {ks} and {list(metrics)})")
-    limit = num_items if candidates is None else int(candidates.sum())
-    for value in ks:
-        if not 1 <= value <= limit:
-            raise ValueError(f"'k' needs to be in [1, {limit}] (got {value})")
     for name in metrics:
         if name not in METRICS:
             raise ValueError(f"'metrics' needs to be of {list(METRICS)} (got '{name}')")
@@ -125,7 +125,7 @@ def evaluate(
     }  # fmt: skip
 
     users = label[0].unique()
-    for user, score, top in _ranked(embeddings, users, max(ks), seen, candidates, batch_size):
+    for user, score, top in ranked(embeddings, users, max(ks), seen, candidates, batch_size):
         # Excluded items, which fill up the list of a user with few others, are no hits but would count as covered.
         shown = top, torch.where(score > float('-inf'), top, top[:, :1])
         for prefix, group in labels.items():
@@ -172,16 +172,15 @@ def top_k(
     """
     embeddings = check_embeddings(embeddings)
     num_users, num_items = len(embeddings.user), len(embeddings.item)
-    if not 1 <= k <= num_items:
-        raise ValueError(f"'k' needs to be in [1, {num_items}] (got {k})")
+    k = check_count(k, num_items)
     users = check_nodes(users, num_users, 'users')
     seen = None if seen is None else check_pairs(seen, (num_users, num_items), 'seen')
     candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
-    ranked = _ranked(embeddings, users, k, seen, candidates, batch_size)
-    return ((user, item) for user, _, item in ranked)
+    batches = ranked(embeddings, users, k, seen, candidates, batch_size)
+    return ((user, item) for user, _, item in batches)
 
 
-def _ranked(
+def ranked(
     embeddings: Embeddings,
     users: Tensor,
     k: int,
@@ -189,22 +188,28 @@ def _ranked(
     candidates: Tensor | None,
     batch_size: int,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    r"""Yields what :func:`top_k` does, with the scores in between: minus infinity of what is excluded."""
+    r"""Returns what :func:`top_k` does, with the scores in between: minus infinity of what is excluded, and only that.
+
+    All that is given needs to be checked before.
+    """
+    if operator.index(batch_size) < 1:
+        raise ValueError(f"'batch_size' needs to be positive (got {batch_size})")
     user_emb, item_emb = embeddings.user.detach(), embeddings.item.detach()
     device = item_emb.device
     pairs = torch.empty(2, 0, dtype=torch.long, device=device) if seen is None else seen.to(device)
     rowptr = pointers(pairs[0], user_emb.size(0))
     col = pairs[1][pairs[0].argsort(stable=True)]
-    for user in users.to(device).split(batch_size):
+    excluded = None if candidates is None else ~candidates.to(device)
+
+    def rank(user: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         score = linear(user_emb.index_select(0, user), item_emb)
-        if candidates is not None:
-            score.masked_fill_(~candidates.to(device), float('-inf'))
+        if excluded is not None:
+            score.masked_fill_(excluded, float('-inf'))
         part, own = take_rows(rowptr, col, user)
         score[torch.repeat_interleave(part.diff()), own] = float('-inf')
-        value, item = best_of_rows(score, k)
-        if not (value < float('inf')).all():  # false for NaN, too
-            raise ValueError("'embeddings' need to be finite (got NaN or Inf scores)")
-        yield user, value, item
+        return user, *best_of_rows(score, k)
+
+    return map(rank, users.to(device).split(batch_size))
 
 
 def best_of_rows(score: Tensor, k: int) -> tuple[Tensor, Tensor]:

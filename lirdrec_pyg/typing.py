@@ -21,6 +21,7 @@ Everything a model sees is one :class:`~torch_geometric.data.HeteroData`:
 without a doubt is cast; all else is refused.
 """
 
+import operator
 from collections.abc import Callable
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +41,8 @@ REV_INTERACTS = (ITEM, 'rev_interacts', USER)
 SIMILAR_TO = (ITEM, 'similar_to', ITEM)
 
 TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
+
+LARGEST = 1e32  # of a feature: sums of such numbers are still finite in single precision
 
 
 class Embeddings(NamedTuple):
@@ -221,6 +224,44 @@ def check_mask(mask: Tensor, size: int, argument: str) -> Tensor:
     return _mask(mask, size, f"'{argument}'")
 
 
+def check_count(count: int, most: int, argument: str = 'k') -> int:
+    r"""Returns a number of things as a plain integer.
+
+    Args:
+        count (int): The number, of any type of integers.
+        most (int): How many there are.
+        argument (str, optional): What errors call the number. (default: ``'k'``)
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is not in :math:`[1, \textrm{most}]`.
+    """
+    count = int(operator.index(count))  # of True, too
+    if not 1 <= count <= most:
+        raise ValueError(f"'{argument}' needs to be in [1, {most}] (got {count})")
+    return count
+
+
+def check_array(x: Tensor, shape: tuple[int, ...], argument: str) -> Tensor:
+    r"""Returns floats of one shape.
+
+    Args:
+        x (Tensor): The tensor.
+        shape (tuple of int): Its shape.
+        argument (str): What errors call it.
+
+    Raises:
+        ValueError: If it is of another shape, holds no floats, or is not finite.
+    """
+    need = f'a float tensor of shape {list(shape)}'
+    out = _tensor(x, f"'{argument}'", need)
+    if tuple(out.shape) != tuple(shape) or not out.is_floating_point():
+        raise ValueError(f"'{argument}' needs to be {need} (got {_kind(out)})")
+    if _once(_bad_rows, out):
+        raise ValueError(f"'{argument}' needs to be finite (got NaN, Inf or values beyond {LARGEST:g})")
+    return out
+
+
 def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> Embeddings:
     r"""Returns embeddings that can be scored.
 
@@ -230,7 +271,8 @@ def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> 
 
     Raises:
         TypeError: If they are something else, such as a model.
-        ValueError: If they are not finite, differ in width, or are of other users or items than ``data``.
+        ValueError: If they or their scores are not finite, differ in width, or are of other users or items than
+            ``data``.
     """
     if isinstance(embeddings, Module):
         raise TypeError(f"'embeddings' need to be Embeddings: give `model(data)` (got a {_kind(embeddings)})")
@@ -246,9 +288,25 @@ def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> 
         raise ValueError(
             f"'embeddings' need to be as wide for users as for items (got {out[0].size(1)} and {out[1].size(1)})"
         )
+    check_scores(*out)
     if isinstance(embeddings, Embeddings) and all(x is y for x, y in zip(out, embeddings, strict=True)):
         return embeddings
     return Embeddings(*out)
+
+
+def check_scores(x: Tensor, y: Tensor) -> None:
+    r"""Raises a :class:`ValueError` if an inner product of rows may be too large a number for their precision.
+
+    Shapes:
+        - **x:** :math:`(N, D)`
+        - **y:** :math:`(M, D)`
+    """
+    lengths = _once(_longest, x), _once(_longest, y)
+    if not lengths[0] * lengths[1] < torch.finfo(x.dtype).max:
+        raise ValueError(
+            f"'embeddings' need to be finite (got NaN or Inf scores in {x.dtype}, of rows of length "
+            f'{lengths[0]:.3g} and {lengths[1]:.3g})'
+        )
 
 
 def check_rows(x: Tensor, kind: str) -> Tensor:
@@ -416,7 +474,7 @@ def _features(value: Any, name: str, shape: str = '[items, C]') -> Tensor:
 
 def _refuse_not_finite(x: Tensor, rule: str, of: str = '') -> None:
     if bad := _once(_bad_rows, x):
-        raise ValueError(f'{rule} (got {bad[0]} rows with NaN or Inf{of}, first: row {bad[1]})')
+        raise ValueError(f'{rule} (got {bad[0]} rows with {bad[2]}{of}, first: row {bad[1]})')
 
 
 Result = TypeVar('Result')
@@ -500,10 +558,19 @@ def _take(x: Tensor, index: Tensor) -> Tensor:
     return x if index.numel() == x.size(-1) else x.index_select(-1, index)
 
 
-def _bad_rows(x: Tensor) -> tuple[int, int] | None:
-    r"""Returns the number of rows with a NaN or an infinite value, and the first of them."""
+def _bad_rows(x: Tensor) -> tuple[int, int, str] | None:
+    r"""Returns the number of rows with a value that is not finite or too large, the first of them, and which it is."""
     x = x.detach()
-    if x.numel() == 0 or bool(torch.stack(torch.aminmax(x)).isfinite().all()):
+    if x.numel() == 0 or x.is_meta:
         return None
-    bad = (~x.isfinite()).any(dim=1).nonzero().view(-1)
-    return bad.numel(), int(bad[0])
+    low, high = (float(end) for end in torch.aminmax(x))
+    if -low <= LARGEST and high <= LARGEST:
+        return None
+    bad = (~(x.double().abs() <= LARGEST)).flatten(1).any(dim=1).nonzero().view(-1)
+    what = f'values beyond {LARGEST:g}' if bool(x[bad].isfinite().all()) else 'NaN or Inf'
+    return bad.numel(), int(bad[0]), what
+
+
+def _longest(x: Tensor) -> float:
+    r"""Returns the largest length of a row."""
+    return float(x.detach().norm(dim=1, dtype=torch.double).max()) if x.numel() else 0.0

@@ -12,7 +12,7 @@ from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.serving.onboard import item_layers
 from lirdrec_pyg.serving.recommend import node_ids
-from lirdrec_pyg.typing import INTERACTS, ITEM, check, check_pairs
+from lirdrec_pyg.typing import INTERACTS, ITEM, check, check_array, check_pairs
 
 
 @torch.no_grad()
@@ -57,7 +57,8 @@ def fold_in_users(
         - **output:** :math:`(N, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
-        ValueError: If an item is unknown or repeated in a history, or all histories are empty.
+        ValueError: If an item is unknown or repeated in a history, all histories are empty, or vectors or layers do
+            not fit or are not finite.
     """
     data = check(data)
     col = node_ids(data, ITEM, list(chain.from_iterable(histories)))  # type: ignore[arg-type]
@@ -66,6 +67,8 @@ def fold_in_users(
     check_pairs(torch.stack([row, col]), (len(count), data[ITEM].num_nodes), 'histories', unique=True)
     if col.numel() == 0:
         raise ValueError("'histories' need at least one item (got none)")
+    if free is not None:
+        free = check_array(free, (len(count), *model.user.shape[1:]), 'free')
     layers = item_layers(model, data, layers)
     device = layers.device
     row, col, count = row.to(device), col.to(device), count.to(device)

@@ -16,8 +16,19 @@ from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.nn.propagation import edges
 from lirdrec_pyg.transforms.dct import DCT
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph, Layout
-from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph, exact_knn
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, check, modalities, modality_features
+from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph, exact_knn, shares
+from lirdrec_pyg.typing import (
+    INTERACTS,
+    ITEM,
+    REV_INTERACTS,
+    SIMILAR_TO,
+    check,
+    check_array,
+    check_count,
+    check_nodes,
+    modalities,
+    modality_features,
+)
 
 
 def onboard_items(
@@ -107,13 +118,15 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
         - **output:** :math:`(L + 1, |\mathcal{I}|, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
-        ValueError: If an item after the known ones has interactions, or the modalities are not those of the model.
+        ValueError: If an item after the known ones has interactions, or these or the modalities don't fit the model.
     """
     data = check(data)
     model.check_ids(data)
     num_items = data[ITEM].num_nodes
     item = data[INTERACTS].edge_index[1]
     if known is not None:
+        rows = min([num_items, *known.shape[1:2]])
+        known = check_array(known, (model.propagation.num_layers + 1, rows, model.user[0].numel()), 'layers')
         if int(item.max()) >= known.size(1):
             raise ValueError(f"items after the 'known' {known.size(1)} can't have interactions (got {int(item.max())})")
         known = known.to(model.user.device)
@@ -152,10 +165,11 @@ def encode_new_items(
         - **output:** :math:`(N, |V| d)`, on the device of the model, wherever the data is
 
     Raises:
-        ValueError: If ``borrow`` is negative.
+        ValueError: If ``borrow`` is negative or not finite, an item does not exist, or the layers do not fit.
     """
-    if not borrow >= 0:
-        raise ValueError(f"'borrow' needs to be non-negative (got {borrow})")
+    if not 0 <= borrow < float('inf'):
+        raise ValueError(f"'borrow' needs to be non-negative (got {borrow}): give a finite number such as 1.0")
+    new = check_nodes(new, data[ITEM].num_nodes, 'new')
     layers = item_layers(model, data, layers)
     z = layers.sum(dim=0)
     if borrow > 0 and SIMILAR_TO in data.edge_types:
@@ -213,15 +227,9 @@ def _texts(key: str, values: Sequence[str] | None, num_new: int) -> Sequence[str
 
 def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, float] | None) -> tuple[Tensor, Tensor]:
     r"""Returns the edges of :class:`ItemKNNGraph` into the items from the given one on."""
-    if not 1 <= k <= data[ITEM].num_nodes:
-        raise ValueError(f"'k' needs to be in [1, {data[ITEM].num_nodes}] (got {k})")
-    mixing = ItemKNNGraph(k, weights)._mixing_weights(data)
-    present = {}
-    for name in mixing:
-        x, has = modality_features(data, name)
-        present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
-    share = torch.stack([present[name][first:] * weight for name, weight in mixing.items()])
-    share = share * (sum(mixing.values()) / share.sum(dim=0).clamp_min(torch.finfo(share.dtype).tiny))  # [M, N]
+    k = check_count(k, data[ITEM].num_nodes)
+    mixing = ItemKNNGraph(k, weights).mixing_weights(data)
+    present, share = shares(data, mixing)
 
     edge_indices, edge_weights = [torch.empty(2, 0, dtype=torch.long)], [torch.empty(0)]
     for m, name in enumerate(mixing):
@@ -232,7 +240,7 @@ def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, floa
         near = torch.from_numpy(exact_knn(modality_features(data, name)[0][ids].float().numpy(), k, rows=rows.numpy()))
         target = ids[rows].unsqueeze(1).expand_as(near).flatten()
         edge_indices.append(torch.stack([ids[near.flatten()], target]))
-        edge_weights.append(share[m, target - first] / near.size(1))
+        edge_weights.append(share[m, target] / near.size(1))
     return coalesce(
         torch.cat(edge_indices, dim=1), torch.cat(edge_weights), data[ITEM].num_nodes, 'sum', sort_by_row=False
     )

@@ -6,8 +6,18 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.ranking import top_k
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check, check_embeddings, check_mask, check_nodes
+from lirdrec_pyg.ranking import ranked
+from lirdrec_pyg.typing import (
+    INTERACTS,
+    ITEM,
+    USER,
+    Embeddings,
+    check,
+    check_count,
+    check_embeddings,
+    check_mask,
+    check_nodes,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,22 +59,16 @@ def recommend(
     data = check(data)
     embeddings = check_embeddings(embeddings, data)
     num_items = data[ITEM].num_nodes
-    if not 1 <= k <= num_items:
-        raise ValueError(f"'k' needs to be in [1, {num_items}] (got {k})")
+    k = check_count(k, num_items)
     index = node_ids(data, USER, users)
     candidates = None if candidates is None else check_mask(candidates, num_items, 'candidates')
-    allowed = torch.ones(num_items, dtype=torch.bool) if candidates is None else candidates.cpu()
     seen = data[INTERACTS].edge_index if exclude_seen else None
     frames = []
-    for user, item in top_k(embeddings, index, k, seen, candidates, batch_size):
-        score = (embeddings.user[user].unsqueeze(1) * embeddings.item[item]).sum(dim=-1)
-        rank = torch.arange(1, k + 1).expand_as(item)
-        keep = allowed[item.cpu()]
-        if seen is not None:  # a user with few items left has seen ones at the end
-            key = (user.unsqueeze(1) * num_items + item).cpu()
-            keep &= ~torch.isin(key, (seen[0] * num_items + seen[1]).cpu())
-        frame = {'user': user.cpu().unsqueeze(1).expand_as(keep)[keep], 'rank': rank[keep], 'item': item.cpu()[keep]}
-        frames.append(pd.DataFrame({**frame, 'score': score.cpu()[keep]}))
+    for user, score, item in ranked(embeddings, index, k, seen, candidates, batch_size):
+        keep = score > float('-inf')  # else it is excluded
+        rank = torch.arange(1, k + 1, device=keep.device).expand_as(item)
+        columns = {'user': user.unsqueeze(1).expand_as(item), 'rank': rank, 'item': item, 'score': score}
+        frames.append(pd.DataFrame({name: column[keep].cpu().numpy() for name, column in columns.items()}))
     table = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=['user', 'rank', 'item', 'score'])
     items = table['item'].to_numpy()
     table['user'] = _raw(data, USER, table['user'].to_numpy())
@@ -99,7 +103,8 @@ def node_ids(data: HeteroData, node_type: str, ids: Sequence[str] | Sequence[int
 
 
 def lookup(kind: str, rows: Mapping[Any, int], ids: Any) -> Tensor:
-    r"""Returns the rows of raw ids. An integer is looked up as it is and, where that is unknown, as a string.
+    r"""Returns the rows of raw ids. An integer is looked up as it is and, where that is unknown, as a string. A boolean
+    is no id.
 
     Raises:
         ValueError: If an id is unknown, or there is a tensor where raw ids are strings: it may hold node ids.
@@ -107,7 +112,10 @@ def lookup(kind: str, rows: Mapping[Any, int], ids: Any) -> Tensor:
     if isinstance(ids, Tensor) and any(isinstance(raw, str) for raw in rows):
         raise ValueError(f'{kind} ids need to be raw ids (got a tensor): give `[raw_id[i] for i in ids.tolist()]`')
     values = plain_ids(ids)
-    found = [rows.get(value, rows.get(str(value)) if isinstance(value, int) else None) for value in values]
+    found = [
+        None if isinstance(value, bool) else rows.get(value, rows.get(str(value)) if isinstance(value, int) else None)
+        for value in values
+    ]
     unknown = [value for value, row in zip(values, found, strict=True) if row is None]
     if unknown:
         raise ValueError(f'unknown {kind} ids (got {len(unknown)}, first: {unknown[0]!r})')

@@ -1,13 +1,17 @@
 import json
+import operator
 import os
 import platform
 import re
 import shutil
+import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,19 +20,85 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from typing_extensions import Self
 
-from lirdrec_pyg._io import file_digest
+from lirdrec_pyg._io import file_digest, locked, naming, replacing, write_bytes
 from lirdrec_pyg._segments import pointers, take_rows
 from lirdrec_pyg.ranking import best_of_rows
 from lirdrec_pyg.serving.recommend import lookup, plain_ids
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check, check_embeddings, check_pairs, check_rows
+from lirdrec_pyg.transforms.item_knn_graph import faiss_index
+from lirdrec_pyg.typing import (
+    INTERACTS,
+    ITEM,
+    USER,
+    Embeddings,
+    check,
+    check_count,
+    check_embeddings,
+    check_pairs,
+    check_rows,
+    check_scores,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1  # of a saved retriever
 SCORES = 2**26  # held at once
+ADDED = 1024  # items that join an index at once, while searches wait
+GENERATION = 'data-[0-9a-f]{12}'  # the name of a folder with what was saved at once
 Ids = Sequence[str] | Sequence[int]
 Found = tuple[Tensor, Tensor, Tensor]  # rows (N), scores and items (N, k); no item where the score is -inf
+
+
+class _State(NamedTuple):
+    r"""What a retriever serves at one moment. A change makes another one, so nobody sees half of it."""
+
+    table: dict[str, Tensor]  # the embeddings of users and of items
+    ids: dict[str, npt.NDArray[np.object_]]
+    position: dict[str, dict[Any, int]]  # of each id
+    ptr: Tensor  # what users have seen, as a CSR matrix
+    col: Tensor
+
+    @property
+    def num_items(self) -> int:
+        return len(self.ids[ITEM])
+
+    def seen(self) -> Tensor:
+        r"""Returns the pairs of what users have seen."""
+        return torch.stack([torch.repeat_interleave(self.ptr.diff()), self.col])
+
+
+class _Gate:
+    r"""Lets in any number of readers or one writer, who goes first. A copy is another gate."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._readers = self._writers = 0
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        with self._change:
+            self._change.wait_for(lambda: not self._writers)
+            self._readers += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._readers -= 1
+                self._change.notify_all()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        with self._change:
+            self._writers += 1
+            try:
+                self._change.wait_for(lambda: not self._readers)
+                yield
+            finally:
+                self._writers -= 1
+                self._change.notify_all()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return _Gate, ()
 
 
 class Retriever:
@@ -42,6 +112,8 @@ class Retriever:
 
     So whatever the index, a result holds no excluded item, its scores are exact, and it has ``k`` items where there are
     as many. Only whether they are the best ones is approximate.
+
+    Threads may share a retriever: each search sees all of a change or nothing of it.
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
@@ -91,47 +163,46 @@ class Retriever:
         self.index = index
         self.settings: dict[str, Any] = {'ef_search': None, 'nprobe': None, 'oversample': 1}
         self.checkpoint: dict[str, str] | None = None
+        self._changes = _Gate()  # of the state: one at a time, and none while it is saved
+        self._searches = _Gate()  # of the index, which changes in place
         width = embeddings.item.size(1)
-        self._table = {USER: torch.empty(0, width), ITEM: torch.empty(0, width)}
-        self._ids: dict[str, npt.NDArray[np.object_]] = {kind: np.empty(0, dtype=object) for kind in (USER, ITEM)}
-        self._position: dict[str, dict[Any, int]] = {USER: {}, ITEM: {}}
-        self._faiss: Any = None
-        self._add(USER, embeddings.user, range(num_users) if user_ids is None else user_ids)
-        self._add(ITEM, embeddings.item, range(num_items) if item_ids is None else item_ids)
-        self._seen = check_pairs(pairs, (num_users, num_items), 'seen').cpu()
-        self._rowptr: Tensor
-        self._sort_seen()
-        if index != 'Flat':
-            import faiss
-
-            self._faiss = faiss.index_factory(width, index, faiss.METRIC_INNER_PRODUCT)
-            self._faiss.train(self._table[ITEM].numpy())
-            self._faiss.add(self._table[ITEM].numpy())
+        self._state = _State(
+            {kind: torch.empty(0, width) for kind in (USER, ITEM)},
+            {kind: np.empty(0, dtype=object) for kind in (USER, ITEM)},
+            {kind: {} for kind in (USER, ITEM)},
+            torch.zeros(1, dtype=torch.long),
+            torch.empty(0, dtype=torch.long),
+        )
+        self._state = self._extended(USER, embeddings.user, range(num_users) if user_ids is None else user_ids)
+        self._state = self._extended(ITEM, embeddings.item, range(num_items) if item_ids is None else item_ids)
+        self._state = self._seeing(check_pairs(pairs, (num_users, num_items), 'seen').cpu())
+        self._faiss: Any = None if index == 'Flat' else faiss_index(self._state.table[ITEM].numpy(), index)
         self.configure(ef_search, nprobe, oversample)
 
     def configure(self, ef_search: int | None = None, nprobe: int | None = None, oversample: int | None = None) -> None:
         r"""Changes the settings of the search that are given; see the arguments of the class."""
         given = {'ef_search': ef_search, 'nprobe': nprobe, 'oversample': oversample}
         for name, value in given.items():
-            if value is not None and value < 1:
+            if value is not None and operator.index(value) < 1:
                 raise ValueError(f"'{name}' needs to be positive (got {value})")
         for name, key, value in [('ef_search', 'efSearch', ef_search), ('nprobe', 'nprobe', nprobe)]:
             if value is not None:
                 import faiss
 
                 try:
-                    faiss.ParameterSpace().set_index_parameter(self._faiss, key, value)
+                    with self._searches.write():
+                        faiss.ParameterSpace().set_index_parameter(self._faiss, key, value)
                 except (RuntimeError, TypeError) as error:
                     raise ValueError(f"the index '{self.index}' has no setting '{name}'") from error
-        self.settings |= {name: value for name, value in given.items() if value is not None}
+        self.settings = self.settings | {name: value for name, value in given.items() if value is not None}
 
     @property
     def num_users(self) -> int:
-        return len(self._ids[USER])
+        return len(self._state.ids[USER])
 
     @property
     def num_items(self) -> int:
-        return len(self._ids[ITEM])
+        return self._state.num_items
 
     def recommend(
         self,
@@ -157,11 +228,12 @@ class Retriever:
         Raises:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
-        rows = self._positions(USER, users)
-        ptr, col = take_rows(self._rowptr, self._seen[1], rows)
+        state = self._state
+        rows = lookup(USER, state.position[USER], users)
+        ptr, col = take_rows(state.ptr, state.col, rows)
         if not exclude_seen:
             ptr, col = torch.zeros_like(ptr), col[:0]
-        return self._ranked(USER, rows, ITEM, k, ptr, col, self._mask(allowed, blocked))
+        return self._ranked(state, USER, rows, ITEM, k, ptr, col, _mask(state, allowed, blocked))
 
     def similar_items(
         self, items: Ids, k: int = 10, allowed: Ids | None = None, blocked: Ids | None = None
@@ -181,8 +253,10 @@ class Retriever:
         Raises:
             ValueError: If ``k`` is out of range or an id is unknown.
         """
-        rows = self._positions(ITEM, items)
-        return self._ranked(ITEM, rows, 'similar', k, torch.arange(len(rows) + 1), rows, self._mask(allowed, blocked))
+        state = self._state
+        rows = lookup(ITEM, state.position[ITEM], items)
+        own = torch.arange(len(rows) + 1), rows
+        return self._ranked(state, ITEM, rows, 'similar', k, *own, _mask(state, allowed, blocked))
 
     def add_items(self, embeddings: Tensor, ids: Ids) -> None:
         r"""Adds new items.
@@ -194,14 +268,19 @@ class Retriever:
         Raises:
             ValueError: If an id is not new, or the embeddings do not fit.
         """
-        self._add(ITEM, embeddings, ids)
-        if self._faiss is not None:
-            self._faiss.add(self._table[ITEM][self._faiss.ntotal :].numpy())
+        with self._changes.write():
+            state = self._extended(ITEM, embeddings, ids)
+            if self._faiss is not None:
+                for rows in state.table[ITEM][self._faiss.ntotal :].split(ADDED):
+                    with self._searches.write():
+                        self._faiss.add(rows.numpy())
+                    time.sleep(1e-4)  # lets searches in
+            self._state = state
 
     def add_users(self, embeddings: Tensor, ids: Ids) -> None:
         r"""Adds new users, who have seen nothing yet; see :meth:`add_items`."""
-        self._add(USER, embeddings, ids)
-        self._rowptr = torch.cat([self._rowptr, self._rowptr[-1:].expand(len(ids))])
+        with self._changes.write():
+            self._state = self._extended(USER, embeddings, ids)
 
     def add_seen(self, users: Ids, items: Ids) -> None:
         r"""Adds pairs of what users have seen.
@@ -213,79 +292,76 @@ class Retriever:
         Raises:
             ValueError: If an id is unknown.
         """
-        pairs = torch.stack([self._positions(USER, users), self._positions(ITEM, items)])
-        self._seen = torch.cat([self._seen, pairs], dim=1)
-        self._sort_seen()
+        with self._changes.write():
+            state = self._state
+            rows = lookup(USER, state.position[USER], users), lookup(ITEM, state.position[ITEM], items)
+            if len(rows[0]) != len(rows[1]):
+                raise ValueError(f"'items' need to be as many as 'users', {len(rows[0])} (got {len(rows[1])})")
+            self._state = self._seeing(torch.stack(rows))
 
-    def _add(self, kind: str, embeddings: Tensor, ids: Ids) -> None:
-        x, values = check_rows(embeddings, kind).detach().float().cpu(), plain_ids(ids)
-        if x.size(1) != self._table[kind].size(1):
-            raise ValueError(f"'embeddings' need to have {self._table[kind].size(1)} columns (got {tuple(x.shape)})")
+    def _extended(self, kind: str, embeddings: Tensor, ids: Ids) -> _State:
+        r"""Returns the state with more users or items, who have seen nothing and whom nobody has seen."""
+        x = embeddings.float() if isinstance(embeddings, Tensor) else embeddings  # too large a number becomes infinite
+        x, values = check_rows(x, kind).detach().cpu(), plain_ids(ids)
+        state = self._state
+        table, position = state.table[kind], state.position[kind]
+        if x.size(1) != table.size(1):
+            raise ValueError(f"'embeddings' need to have {table.size(1)} columns (got {tuple(x.shape)})")
         if len(values) != len(x):
             raise ValueError(f'{kind} ids need to be as many as embeddings, {len(x)} (got {len(values)})')
-        position = self._position[kind] | {raw: i for i, raw in enumerate(values, start=len(self._ids[kind]))}
-        if len(position) < len(self._ids[kind]) + len(values):
-            count = Counter([*self._ids[kind], *values])
+        position = position | {raw: i for i, raw in enumerate(values, start=len(table))}
+        if len(position) < len(table) + len(values):
+            count = Counter([*state.ids[kind], *values])
             first = next(raw for raw in values if count[raw] > 1)
             raise ValueError(f'{kind} ids need to be new and unique (got {first!r} again)')
-        self._table[kind] = torch.cat([self._table[kind], x]).contiguous()
-        self._ids[kind] = np.concatenate([self._ids[kind], np.fromiter(values, dtype=object, count=len(values))])
-        self._position[kind] = position
+        for other in (state.table[ITEM], state.table[USER], x) if kind == ITEM else (state.table[ITEM],):
+            check_scores(x, other)
+        own = np.fromiter(values, dtype=object, count=len(values))
+        return _State(
+            state.table | {kind: torch.cat([table, x]).contiguous()},
+            state.ids | {kind: np.concatenate([state.ids[kind], own])},
+            state.position | {kind: position},
+            torch.cat([state.ptr, state.ptr[-1:].expand(len(x))]) if kind == USER else state.ptr,
+            state.col,
+        )
 
-    def _positions(self, kind: str, ids: Ids) -> Tensor:
-        return lookup(kind, self._position[kind], ids)
-
-    def _mask(self, allowed: Ids | None, blocked: Ids | None) -> Tensor | None:
-        r"""Returns which items may be found, nothing where all may."""
-        if allowed is None and blocked is None:
-            return None
-        mask = torch.full((self.num_items,), allowed is None)
-        mask[self._positions(ITEM, [] if allowed is None else allowed)] = True
-        mask[self._positions(ITEM, [] if blocked is None else blocked)] = False
-        return mask
-
-    def _sort_seen(self) -> None:
-        pairs = (self._seen[0] * self.num_items + self._seen[1]).unique()
-        self._seen = torch.stack([pairs // self.num_items, pairs % self.num_items])
-        self._rowptr = pointers(self._seen[0], self.num_users)
+    def _seeing(self, pairs: Tensor) -> _State:
+        r"""Returns the state with more of what users have seen."""
+        state = self._state
+        pairs = torch.cat([state.seen(), pairs], dim=1)
+        key = (pairs[0] * state.num_items + pairs[1]).unique()
+        ptr = pointers(key // max(state.num_items, 1), len(state.ids[USER]))
+        return state._replace(ptr=ptr, col=key % max(state.num_items, 1))
 
     def _ranked(
-        self, kind: str, rows: Tensor, name: str, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
+        self, state: _State, kind: str, rows: Tensor, name: str, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
     ) -> 'pd.DataFrame':
-        if not 1 <= k <= self.num_items:
-            raise ValueError(f"'k' needs to be in [1, {self.num_items}] (got {k})")
         import pandas as pd
 
-        query = self._table[kind][rows]
-        search = self._scan if self._faiss is None else self._probe
-        order, score, item = map(torch.cat, zip(*search(query, k, ptr, col, mask), strict=True))
+        k = check_count(k, state.num_items)
+        query = state.table[kind][rows]
+        search = _scan if self._faiss is None else self._probe
+        order, score, item = map(torch.cat, zip(*search(state, query, k, ptr, col, mask), strict=True))
         order = order.argsort()  # the searches may take the rows in another order
         score, item = score[order], item[order]
         keep = score > float('-inf')
         return pd.DataFrame(
             {
-                kind: self._ids[kind][rows.unsqueeze(1).expand_as(item)[keep].numpy()],
+                kind: state.ids[kind][rows.unsqueeze(1).expand_as(item)[keep].numpy()],
                 'rank': torch.arange(1, k + 1).expand_as(item)[keep].numpy(),
-                name: self._ids[ITEM][item[keep].numpy()],
+                name: state.ids[ITEM][item[keep].numpy()],
                 'score': score[keep].numpy(),
             }
         )
 
-    def _scan(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
-        r"""Ranks all items, for as many rows at once as memory allows."""
-        for rows in torch.arange(len(query)).split(max(1, SCORES // self.num_items)):
-            score = query[rows] @ self._table[ITEM].t()
-            if mask is not None:
-                score.masked_fill_(~mask, float('-inf'))
-            part, own = take_rows(ptr, col, rows)
-            score[torch.repeat_interleave(part.diff()), own] = float('-inf')
-            yield rows, *best_of_rows(score, k)
-
-    def _probe(self, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
+    def _probe(
+        self, state: _State, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
+    ) -> Iterator[Found]:
         r"""Ranks what the index finds, rows of like histories together; rows that get too little are scanned."""
-        limit = self.num_items // 4
+        num_items, oversample = state.num_items, self.settings['oversample']
+        limit = num_items // 4
         if mask is None:
-            number, left = self.num_items, self.num_items - ptr.diff()
+            number, left = num_items, num_items - ptr.diff()
         else:
             number = int(mask.sum())
             left = number - torch.zeros(len(query), dtype=torch.long).index_add_(
@@ -295,19 +371,21 @@ class Retriever:
         short = [order[:0]]
         while start < len(order):
             longest = int(ptr[order[start] + 1] - ptr[order[start]])
-            wide = (self.settings['oversample'] * k + longest) * self.num_items // max(number, 1) + 1
+            wide = (oversample * k + longest) * num_items // max(number, 1) + 1
             rows = order[start : start + max(1, SCORES // (wide * query.size(1)))]
             start += len(rows)
             if wide > limit:
                 short.append(rows)
                 continue
-            found = torch.from_numpy(self._faiss.search(query[rows].numpy(), wide)[1])
-            item = found.clamp(min=0)  # where the index found nothing there is -1
-            score = torch.bmm(self._table[ITEM][item], query[rows].unsqueeze(-1)).squeeze(-1)
+            with self._searches.read():
+                found = torch.from_numpy(self._faiss.search(query[rows].numpy(), wide)[1])
+            here = (found >= 0) & (found < num_items)  # -1: nothing found; others: added meanwhile
+            item = torch.where(here, found, 0)
+            score = torch.bmm(state.table[ITEM][item], query[rows].unsqueeze(-1)).squeeze(-1)
             part, own = take_rows(ptr, col, rows)
-            seen = torch.repeat_interleave(part.diff()) * self.num_items + own
-            keys = torch.arange(len(rows)).unsqueeze(1) * self.num_items + item
-            keep = (found >= 0) & ~torch.isin(keys, seen)
+            seen = torch.repeat_interleave(part.diff()) * num_items + own
+            keys = torch.arange(len(rows)).unsqueeze(1) * num_items + item
+            keep = here & ~torch.isin(keys, seen)
             if mask is not None:
                 keep &= mask[item]
             best = score.masked_fill_(~keep, float('-inf')).topk(k, dim=1)
@@ -315,58 +393,74 @@ class Retriever:
             yield rows[enough], best.values[enough], item.gather(1, best.indices)[enough]
             short.append(rows[~enough])
         rest = torch.cat(short)
-        for rows, values, items in self._scan(query[rest], k, *take_rows(ptr, col, rest), mask):
+        for rows, values, items in _scan(state, query[rest], k, *take_rows(ptr, col, rest), mask):
             yield rest[rows], values, items
 
     def save(self, folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None) -> None:
         r"""Writes a folder that :meth:`load` reads. Until its ``manifest.json``, which names all other files, is
-        replaced in the end, what was in the folder stays whole.
+        replaced in the end, what was in the folder stays whole. What was saved before stays, too, for those who are
+        reading it, until the save after this one. Saves into one folder wait for one another.
 
         Args:
             folder (path): The folder.
             checkpoint (path, optional): The file of the model that made the embeddings, to be referred to by name and
                 checksum.
+
+        Raises:
+            OSError: If there is no room or no right to write. What was in the folder is whole.
         """
+        folder = Path(folder)
+        made_by = self.checkpoint
+        if checkpoint is not None:
+            made_by = {'name': Path(checkpoint).name, 'sha256': file_digest(Path(checkpoint))}
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._changes.read(), locked(folder) as alone:
+                before = _manifest(folder).get('data')
+                data = folder / f'data-{uuid.uuid4().hex[:12]}'
+                with replacing(data, folder=True) as temporary:
+                    about = self._write(temporary, made_by)
+                    checksums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
+                try:
+                    manifest = {**about, 'data': data.name, 'sha256': checksums}
+                    write_bytes(folder / 'manifest.json', json.dumps(manifest, indent=2).encode() + b'\n')
+                except BaseException:
+                    shutil.rmtree(data, ignore_errors=True)
+                    raise
+                self.checkpoint = made_by
+                for path in folder.iterdir() if alone else []:  # what is older, and what killed saves left
+                    name = re.fullmatch(rf'({GENERATION})|\.{GENERATION}\.[0-9a-f]{{12}}\.tmp', path.name)
+                    if name and path.is_dir() and name[1] not in (data.name, before):
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def _write(self, folder: Path, made_by: dict[str, str] | None) -> dict[str, Any]:
+        r"""Writes all files; returns what they are."""
         import faiss
 
-        folder = Path(folder)
-        data = folder / f'data-{uuid.uuid4().hex[:12]}'
-        data.mkdir(parents=True)
-        if checkpoint is not None:
-            self.checkpoint = {'name': Path(checkpoint).name, 'sha256': file_digest(Path(checkpoint))}
-        try:
-            for kind, table in self._table.items():
-                np.save(data / f'{kind}.npy', table.numpy())
-            np.save(data / 'seen.npy', self._seen.numpy())
-            (data / 'ids.json').write_text(json.dumps({kind: ids.tolist() for kind, ids in self._ids.items()}))
-            if self._faiss is not None:
-                with (data / 'index.faiss').open('wb') as file:  # FAISS itself ignores an error of closing a file
-                    writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
-                    faiss.write_index(self._faiss, writer)
-            manifest = {
-                'format': FORMAT,
-                'data': data.name,
-                'index': self.index,
-                'settings': self.settings,
-                'num_users': self.num_users,
-                'num_items': self.num_items,
-                'checkpoint': self.checkpoint,
-                'versions': {'faiss': faiss.__version__, 'torch': torch.__version__, 'numpy': np.__version__}
-                | {'python': platform.python_version()},
-                'sha256': {path.name: file_digest(path) for path in sorted(data.iterdir())},
-            }
-            (data / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
-            os.replace(data / 'manifest.json', folder / 'manifest.json')
-        except BaseException:
-            shutil.rmtree(data, ignore_errors=True)
-            raise
-        for old in folder.iterdir():
-            if re.fullmatch('data-[0-9a-f]{12}', old.name) and old.is_dir() and old != data:
-                shutil.rmtree(old)
+        state = self._state
+        for name, x in [*state.table.items(), ('seen', state.seen())]:
+            np.save(folder / f'{name}.npy', x.numpy())
+        (folder / 'ids.json').write_text(json.dumps({kind: ids.tolist() for kind, ids in state.ids.items()}))
+        if self._faiss is not None:
+            with (folder / 'index.faiss').open('wb') as file:  # FAISS itself ignores an error of closing a file
+                writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
+                faiss.write_index(self._faiss, writer)
+        about = {
+            'format': FORMAT,
+            'index': self.index,
+            'settings': self.settings,
+            'num_users': len(state.ids[USER]),
+            'num_items': state.num_items,
+            'checkpoint': made_by,
+            'versions': {'faiss': faiss.__version__, 'torch': torch.__version__, 'numpy': np.__version__}
+            | {'python': platform.python_version()},
+        }
+        (folder / 'about.json').write_text(json.dumps(about))
+        return about
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None) -> Self:
-        r"""Reads what :meth:`save` wrote.
+        r"""Reads what :meth:`save` wrote. During a save it reads what was there before or what is there then.
 
         Args:
             folder (path): The folder.
@@ -380,22 +474,40 @@ class Retriever:
         folder = Path(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder '{folder}'")
+        while True:
+            manifest = _manifest(folder)
+            try:
+                return cls._read(folder, manifest, checkpoint)
+            except (OSError, ValueError):
+                if _manifest(folder) == manifest:  # else there were two saves meanwhile
+                    raise
+
+    @classmethod
+    def _read(cls, folder: Path, manifest: dict[str, Any], checkpoint: str | os.PathLike[str] | None) -> Self:
+        if manifest.get('format', FORMAT) != FORMAT:
+            raise ValueError(f"'{folder}' needs to be of format {FORMAT} (got {manifest['format']})")
+        damaged = ValueError(
+            f"'{folder}' is no saved retriever: its manifest.json is missing or damaged; save the retriever again"
+        )
         try:
-            manifest = json.loads((folder / 'manifest.json').read_text())
-            if manifest['format'] != FORMAT:
-                raise ValueError(f"'{folder}' needs to be of format {FORMAT} (got {manifest['format']})")
-            index, made_by, settings = (manifest[key] for key in ('index', 'checkpoint', 'settings'))
-            data = folder / manifest['data']
+            index, made_by, settings, checksums = (
+                manifest[key] for key in ('index', 'checkpoint', 'settings', 'sha256')
+            )
             files = [f'{USER}.npy', f'{ITEM}.npy', 'seen.npy', 'ids.json'] + ['index.faiss'] * (index != 'Flat')
-            checksums = {name: manifest['sha256'][name] for name in files}
-        except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"'{folder}' is no saved retriever: its manifest.json is missing or damaged") from error
+            checksums = {name: checksums[name] for name in [*files, *{'about.json'}.intersection(checksums)]}
+            data = folder / re.fullmatch(GENERATION, manifest['data'])[0]  # type: ignore[index]
+        except (KeyError, TypeError) as error:
+            raise damaged from error
         for name, expected in checksums.items():
             if not (data / name).is_file() or file_digest(data / name) != expected:
                 raise ValueError(f"'{data / name}' is missing, truncated or changed: its sha256 needs to be {expected}")
+        if 'about.json' in checksums:  # it was not there at first
+            about = json.loads((data / 'about.json').read_bytes())
+            if about != {key: value for key, value in manifest.items() if key not in ('data', 'sha256')}:
+                raise damaged
         if checkpoint is not None and file_digest(Path(checkpoint)) != (made_by or {}).get('sha256'):
             raise ValueError(f"'{folder}' is of another model than '{checkpoint}' (got {made_by})")
-        ids = json.loads((data / 'ids.json').read_text())
+        ids = json.loads((data / 'ids.json').read_bytes())
         user, item, seen = (
             torch.from_numpy(np.load(data / f'{name}.npy', allow_pickle=False)) for name in (USER, ITEM, 'seen')
         )
@@ -413,5 +525,49 @@ class Retriever:
         out.configure(**settings)
         return out
 
+    def __getstate__(self) -> dict[str, Any]:
+        import faiss
+
+        with self._changes.read():
+            index = None if self._faiss is None else faiss.serialize_index(self._faiss)
+            return {**self.__dict__, '_faiss': index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import faiss
+
+        self.__dict__.update(state)
+        if self._faiss is not None:
+            self._faiss = faiss.deserialize_index(self._faiss)
+
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.num_users}, {self.num_items}, index='{self.index}')"
+
+
+def _scan(state: _State, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
+    r"""Ranks all items, for as many rows at once as memory allows."""
+    for rows in torch.arange(len(query)).split(max(1, SCORES // state.num_items)):
+        score = query[rows] @ state.table[ITEM].t()
+        if mask is not None:
+            score.masked_fill_(~mask, float('-inf'))
+        part, own = take_rows(ptr, col, rows)
+        score[torch.repeat_interleave(part.diff()), own] = float('-inf')
+        yield rows, *best_of_rows(score, k)
+
+
+def _mask(state: _State, allowed: Ids | None, blocked: Ids | None) -> Tensor | None:
+    r"""Returns which items may be found, nothing where all may."""
+    if allowed is None and blocked is None:
+        return None
+    mask = torch.full((state.num_items,), allowed is None)
+    mask[lookup(ITEM, state.position[ITEM], [] if allowed is None else allowed)] = True
+    mask[lookup(ITEM, state.position[ITEM], [] if blocked is None else blocked)] = False
+    return mask
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    r"""Returns the manifest of a folder, an empty one if it is missing or damaged."""
+    try:
+        manifest = json.loads((folder / 'manifest.json').read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}

@@ -10,7 +10,7 @@ from torch import Tensor
 from lirdrec_pyg._io import digest, file_digest
 from lirdrec_pyg.transforms.dct import dct
 from lirdrec_pyg.transforms.flush_denormals import flush_denormals
-from lirdrec_pyg.typing import check_mask
+from lirdrec_pyg.typing import LARGEST, check_mask, check_nodes
 
 
 class MappedFeatures:
@@ -63,16 +63,17 @@ class MappedFeatures:
         r"""Returns the features, the spectra and the masks of some items, float32.
 
         Raises:
-            ValueError: If a feature is not finite.
+            ValueError: If an item does not exist, or a feature is not finite or too large.
         """
+        index = check_nodes(index, self.num_items, 'index')
         order = index.sort()  # reads forward through the files
         xs, masks, spectra = {}, {}, []
         for name, x in self._x.items():
             block = np.empty((len(index), x.shape[1]), dtype=np.float32)
             block[order.indices.numpy()] = x[order.values.numpy()]
-            bad = ~np.isfinite(block.sum(axis=1))
+            bad = np.logical_not(np.abs(block) <= LARGEST).any(axis=1)
             if bad.any():
-                first = int(index[int(bad.nonzero()[0][0])])
+                first = int(index[int(np.flatnonzero(bad)[0])])
                 raise ValueError(f"'x_{name}' needs to be finite (got {int(bad.sum())} bad rows, first: item {first})")
             spectrum = torch.from_numpy(dct(block))
             masks[name] = None if name not in self.masks else self.masks[name][index]

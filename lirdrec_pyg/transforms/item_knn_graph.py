@@ -1,3 +1,5 @@
+import operator
+import re
 from collections.abc import Mapping
 from copy import copy
 from typing import Any
@@ -10,7 +12,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import coalesce
 
-from lirdrec_pyg.typing import ITEM, SIMILAR_TO, check, modalities, modality_features
+from lirdrec_pyg.typing import ITEM, SIMILAR_TO, check, check_count, modalities, modality_features
 
 Matrix = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -48,7 +50,7 @@ class ItemKNNGraph(BaseTransform):
 
     Raises:
         ValueError: If ``k`` is not in :math:`[1, |\mathcal{I}|]`, there is no modality, or a weight is negative or
-            names an unknown one.
+            names an unknown one, weights are infinite or differ too much, or FAISS can't make such an index.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class ItemKNNGraph(BaseTransform):
             raise ValueError(f"'chunk_size' needs to be positive (got {chunk_size})")
         if index_params is not None and index is None:
             raise ValueError(f"'index_params' needs an 'index' (got '{index_params}' for the exact search)")
-        self.k = k
+        self.k = operator.index(k)
         self.weights = None if weights is None else dict(weights)
         self.index = index
         self.chunk_size = chunk_size
@@ -72,17 +74,9 @@ class ItemKNNGraph(BaseTransform):
     def forward(self, data: HeteroData) -> HeteroData:
         data = check(data, interactions=False)
         num_items = data[ITEM].num_nodes
-        if not 1 <= self.k <= num_items:
-            raise ValueError(f"'k' needs to be in [1, {num_items}] (got {self.k})")
-        weights = self._mixing_weights(data)
-
-        present: dict[str, Tensor] = {}
-        for name in weights:
-            x, has = modality_features(data, name)
-            present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
-        share = torch.stack([present[name] * weight for name, weight in weights.items()])
-        total = sum(weights.values())
-        share = share * (total / share.sum(dim=0).clamp_min(torch.finfo(share.dtype).tiny))  # [M, I]
+        check_count(self.k, num_items)
+        weights = self.mixing_weights(data)
+        present, share = shares(data, weights)
 
         edge_indices, edge_weights = [], []
         for m, name in enumerate(weights):
@@ -106,7 +100,8 @@ class ItemKNNGraph(BaseTransform):
         data[SIMILAR_TO].edge_weight = edge_weight
         return data
 
-    def _mixing_weights(self, data: HeteroData) -> dict[str, float]:
+    def mixing_weights(self, data: HeteroData) -> dict[str, float]:
+        r"""Returns the weights of the modalities that take part."""
         names = modalities(data)
         if len(names) == 0:
             raise ValueError("'data' needs at least one modality `data['item'].x_<modality>` (got none)")
@@ -115,8 +110,8 @@ class ItemKNNGraph(BaseTransform):
         for name, weight in self.weights.items():
             if name not in names:
                 raise ValueError(f"'weights' names the unknown modality '{name}' (the data has {names})")
-            if not weight >= 0:
-                raise ValueError(f"'weights' need to be non-negative (got {weight} for '{name}')")
+            if not 0 <= weight < float('inf'):
+                raise ValueError(f"'weights' need to be finite and non-negative (got {weight} for '{name}')")
         weights = {name: float(self.weights[name]) for name in names if self.weights.get(name, 0) > 0}
         if len(weights) == 0:
             raise ValueError(f"'weights' needs a positive weight (got {self.weights})")
@@ -126,14 +121,18 @@ class ItemKNNGraph(BaseTransform):
         k = min(self.k, len(x))
         if self.index is None:
             return np.repeat(np.arange(len(x)), k), exact_knn(x, k, self.chunk_size).ravel()
-        import faiss
-
         x = _normalise(x)
-        index = faiss.index_factory(x.shape[1], self.index, faiss.METRIC_INNER_PRODUCT)
-        index.train(x)
-        index.add(x)
+        index = faiss_index(x, self.index)
         if self.index_params is not None:
-            faiss.ParameterSpace().set_index_parameters(index, self.index_params)  # type: ignore[arg-type]
+            import faiss
+
+            try:
+                faiss.ParameterSpace().set_index_parameters(index, self.index_params)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                raise ValueError(
+                    f"'index_params' need to be such as 'nprobe=8', of the index '{self.index}' (got "
+                    f"'{self.index_params}')"
+                ) from error
         rows, cols = [], []
         for start in range(0, len(x), self.chunk_size):
             found = index.search(x[start : start + self.chunk_size], k)[1]
@@ -149,6 +148,48 @@ class ItemKNNGraph(BaseTransform):
             f'{self.__class__.__name__}(k={self.k}, weights={self.weights}, index={self.index!r}, '
             f'chunk_size={self.chunk_size}, index_params={self.index_params!r})'
         )
+
+
+def shares(data: HeteroData, weights: Mapping[str, float]) -> tuple[dict[str, Tensor], Tensor]:
+    r"""Returns which items take part in the graph of each modality, and how much it weighs for each item.
+
+    Shapes:
+        - **output:** :math:`(|\mathcal{I}|)` each, and :math:`(|M|, |\mathcal{I}|)`
+
+    Raises:
+        ValueError: If the weights are beyond single precision.
+    """
+    present: dict[str, Tensor] = {}
+    for name in weights:
+        x, has = modality_features(data, name)
+        present[name] = (x != 0).any(dim=1) if has is None else (x != 0).any(dim=1) & has
+    share = torch.stack([present[name] * weight for name, weight in weights.items()])
+    share = share * (sum(weights.values()) / share.sum(dim=0).clamp_min(torch.finfo(share.dtype).tiny))
+    if not share.isfinite().all() or min(weights.values()) < torch.finfo(share.dtype).tiny:
+        raise ValueError(f"'weights' need to be of like size, such as 0.1 and 0.9 (got {dict(weights)})")
+    return present, share
+
+
+def faiss_index(x: Matrix, factory: str) -> Any:
+    r"""Returns an index of rows to search by inner product.
+
+    Raises:
+        ValueError: If FAISS can't make such an index of them.
+    """
+    import faiss
+
+    try:
+        index = faiss.index_factory(x.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        index.train(x)
+        index.add(x)
+        index.search(x[:1], 1)
+    except RuntimeError as error:
+        why = re.sub(r'^Error in .* at \S+:\d+: (Error: )?', '', str(error))
+        raise ValueError(
+            f"'index' needs to be a FAISS factory string that fits {len(x)} rows of {x.shape[1]} columns, such as "
+            f"'HNSW32' (got '{factory}': {why})"
+        ) from error
+    return index
 
 
 def exact_knn(x: Matrix, k: int, chunk_size: int = 4096, rows: Ids | None = None) -> Ids:

@@ -1,3 +1,4 @@
+import operator
 from collections.abc import Mapping
 from copy import copy
 
@@ -33,7 +34,7 @@ class PCA(BaseTransform):
 
     def __init__(self, num_components: int | Mapping[str, int]) -> None:
         for r in num_components.values() if isinstance(num_components, Mapping) else [num_components]:
-            if r < 1:
+            if operator.index(r) < 1:
                 raise ValueError(f"'num_components' needs to be positive (got {r})")
         self.num_components = num_components
 

@@ -1,3 +1,4 @@
+import operator
 from copy import copy
 
 import torch
@@ -31,9 +32,9 @@ class RecentItems(BaseTransform):
     """
 
     def __init__(self, length: int = 10) -> None:
-        if length < 1:
+        if operator.index(length) < 1:
             raise ValueError(f"'length' needs to be at least 1 (got {length})")
-        self.length = length
+        self.length = operator.index(length)
 
     def forward(self, data: HeteroData) -> HeteroData:
         data = copy(check(data))

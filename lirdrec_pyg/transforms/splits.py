@@ -2,6 +2,7 @@ r"""Splits of the interactions into training, validation and test: one :class:`H
 
 import copy
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,10 +133,10 @@ class LeaveLastOut(_Split):
 
     def __init__(self, num_val: int = 1, num_test: int = 1) -> None:
         for name, value in (('num_val', num_val), ('num_test', num_test)):
-            if value < 1:
+            if operator.index(value) < 1:
                 raise ValueError(f"'{name}' needs to be at least 1 (got {value})")
-        self.num_val = num_val
-        self.num_test = num_test
+        self.num_val = operator.index(num_val)
+        self.num_test = operator.index(num_test)
 
     def assign(self, data: HeteroData) -> Tensor:
         order = torch.argsort(time_of(data, self), stable=True)

@@ -1,9 +1,13 @@
+import copy
 import hashlib
 import io
 import json
+import pickle
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import faiss
 import numpy as np
@@ -225,13 +229,13 @@ def test_ids_come_from_the_data(splits, emb):
 def test_save_and_load(shop, index, tmp_path):
     retriever = retriever_of(shop, index, nprobe=None if index == 'Flat' else 2, oversample=3)
     (tmp_path / 'model.pt').write_bytes(b'weights')
-    for _ in range(2):  # over itself
+    for folders in (1, 2, 2):  # over itself, and what was before stays for those who read it
         retriever.save(tmp_path / 'shop', checkpoint=tmp_path / 'model.pt')
         again = Retriever.load(tmp_path / 'shop', checkpoint=tmp_path / 'model.pt')
         users = [f'u{u}' for u in range(8)]
         pd.testing.assert_frame_equal(again.recommend(users, 7), retriever.recommend(users, 7))
         assert again.settings == retriever.settings
-        assert len(list((tmp_path / 'shop').iterdir())) == 2
+        assert len(list((tmp_path / 'shop').iterdir())) == 1 + folders
     (tmp_path / 'other.pt').write_bytes(b'other weights')
     with pytest.raises(ValueError, match=r"is of another model than '.*other.pt'"):
         Retriever.load(tmp_path / 'shop', checkpoint=tmp_path / 'other.pt')
@@ -272,7 +276,7 @@ def test_saving_touches_nothing_else_in_the_folder(tmp_path):
     for _ in range(2):
         retriever.save(tmp_path)
     assert {path.name for path in tmp_path.glob('data-2024*')} == {'data-2024', 'data-2024.csv'}
-    assert len(list(tmp_path.iterdir())) == 4  # with the manifest and one folder of its own
+    assert len(list(tmp_path.iterdir())) == 5  # with the manifest and two folders of its own
     assert Retriever.load(tmp_path).num_items == 40
 
 
@@ -281,10 +285,56 @@ def test_a_killed_save_leaves_the_old_one(tmp_path):
     retriever.save(tmp_path)
     result = subprocess.run([sys.executable, '-c', KILLED, str(tmp_path)], check=False)
     assert result.returncode == -signal.SIGKILL
-    assert len(list(tmp_path.glob('data-*'))) == 2
+    assert len(list(tmp_path.iterdir())) == 3
     assert Retriever.load(tmp_path).num_items == 40
+    (tmp_path / 'data-0123456789ab').mkdir()  # as saves of earlier versions left
     retriever.save(tmp_path)
-    assert len(list(tmp_path.glob('data-*'))) == 1
+    assert len(list(tmp_path.iterdir())) == 3 and len(list(tmp_path.glob('data-*'))) == 2
+    assert not (tmp_path / 'data-0123456789ab').exists()
+
+
+def test_saves_into_one_folder_wait_for_one_another_and_never_hinder_a_load(tmp_path):
+    Retriever(Embeddings(torch.zeros(3, 4), torch.randn(40, 4))).save(tmp_path)
+
+    def save(own):  # each has its own lock, as two processes have
+        retriever = Retriever(Embeddings(torch.full((3, 4), float(own)), torch.randn(40 + own, 4)))
+        for _ in range(10):
+            retriever.save(tmp_path)
+
+    with ThreadPoolExecutor() as pool:
+        saves = [pool.submit(save, own) for own in (1, 2)]
+        found = set()
+        while not all(one.done() for one in saves):
+            loaded = Retriever.load(tmp_path)
+            assert loaded.num_items == 40 + loaded._state.table['user'][0, 0]  # of one save
+            found.add(loaded.num_items)
+    assert [one.result() for one in saves] == [None, None]
+    assert found >= {41, 42}
+    assert Retriever.load(tmp_path).num_items > 40
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_load_goes_on_with_what_took_the_place_of_what_it_was_reading(tmp_path, monkeypatch):
+    first = Retriever(Embeddings(torch.randn(3, 4), torch.randn(40, 4)))
+    second = Retriever(Embeddings(torch.randn(3, 4), torch.randn(41, 4)))
+    first.save(tmp_path)
+    load, saves = np.load, iter(range(2))
+
+    def slow(*args, **kwargs):
+        for _ in saves:  # two saves while the first file is read
+            second.save(tmp_path)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(np, 'load', slow)
+    assert Retriever.load(tmp_path).num_items == 41
+
+
+def test_a_save_says_what_was_not_written(tmp_path):
+    retriever = Retriever(Embeddings(torch.randn(3, 4), torch.randn(40, 4)))
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(OSError, match="/file/shop' was not written, and what was there is whole"):
+        retriever.save(tmp_path / 'file' / 'shop')
+    assert retriever.checkpoint is None
 
 
 FULL = """
@@ -299,8 +349,8 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (size - 10, resource.RLIM_INFINITY))  # its last bytes don't fit
 try:
     retriever.save(folder)
-except OSError:
-    sys.exit(3)
+except OSError as error:
+    sys.exit(3 if f"'{folder}' was not written, and what was there is whole (" in str(error) else 4)
 """
 
 
@@ -347,7 +397,9 @@ def test_load_refuses(shop, tmp_path):
         (tmp_path / 'manifest.json').write_text(json.dumps(rest))
         with pytest.raises(ValueError, match='missing or damaged'):
             Retriever.load(tmp_path)
-    for text in (json.dumps(manifest)[:50], '[]', json.dumps(manifest | {'sha256': {}})):
+    others = [{'sha256': {}}, {'data': '../../etc'}, {'data': '/'}, {'data': 'data-0123456789ab/..'}, {'data': 5}]
+    others += [{'num_items': 3}, {'settings': {'oversample': 9}}, {'checkpoint': {'sha256': 'x'}}, {'more': 1}]
+    for text in (json.dumps(manifest)[:50], '[]', '[' * 10**5, '\xff', *(json.dumps(manifest | o) for o in others)):
         (tmp_path / 'manifest.json').write_text(text)
         with pytest.raises(ValueError, match='missing or damaged'):
             Retriever.load(tmp_path)
@@ -433,3 +485,88 @@ def test_retriever_refuses(shop):
         Retriever(emb, index='IVF4,Flat', ef_search=3)
     with pytest.raises(ValueError, match=r"'oversample' needs to be positive \(got 0\)"):
         Retriever(emb, oversample=0)
+    for index in ('nonsense', '', 'IVF20000,Flat', 'PQ5', 'LSH', 'IDMap,Flat'):
+        message = rf"'index' needs to be a FAISS factory string that fits 10000 rows of 16 .* \(got '{index}': "
+        with pytest.raises(ValueError, match=message):
+            Retriever(emb, index=index)
+    with pytest.raises(ValueError, match=r"'items' need to be as many as 'users', 2 \(got 1\)"):
+        retriever.add_seen(['u1', 'u2'], ['i1'])
+    for number in (1e30, 1e39):  # the second is infinite in single precision
+        for user, item in [(-number, number), (number, number)]:
+            far = Embeddings(*(torch.tensor([[x] * 4] * 3, dtype=torch.double) for x in (user, item)))
+            with pytest.raises(ValueError, match=r"'embeddings' need to be finite \(got"):
+                Retriever(far)
+    with pytest.raises(ValueError, match=r"'embeddings' need to be finite \(got NaN or Inf scores"):
+        retriever.add_items(torch.full((1, 16), 1e30), ['a'])  # with themselves
+    assert retriever.num_items == 10000
+    with pytest.raises(ValueError, match=r'unknown user ids \(got 1, first: True\)'):
+        Retriever(emb).recommend([True])
+
+
+@pytest.mark.parametrize('index', ['Flat', 'HNSW8'])
+def test_k_is_any_integer(shop, index):
+    retriever = retriever_of(shop, index)
+    pd.testing.assert_frame_equal(retriever.recommend(['u1'], np.int64(3)), retriever.recommend(['u1'], 3))
+    with pytest.raises(TypeError, match='cannot be interpreted as an integer'):
+        retriever.recommend(['u1'], 3.0)
+
+
+@pytest.mark.parametrize('index', ['Flat', 'HNSW8', 'IVF4,Flat'])
+def test_threads_share_a_retriever(index):
+    emb = Embeddings(torch.randn(8, 4), torch.randn(2000, 4))
+    retriever = Retriever(emb, index=index)
+    done, errors = threading.Event(), []
+
+    def read():
+        try:
+            while not done.is_set():
+                size = retriever.num_items
+                table = retriever.recommend([1, 2, 3], 5)
+                assert table['rank'].tolist() == [1, 2, 3, 4, 5] * 3
+                known = table['item'] < 2000
+                score = (
+                    emb.user[table['user'].tolist()][torch.tensor(known.tolist())]
+                    * emb.item[table['item'][known].tolist()]
+                ).sum(1)
+                assert table['score'][known].to_numpy() == pytest.approx(score.numpy(), abs=1e-5)
+                assert not retriever.similar_items([5, size - 1], 3).isna().any(axis=None)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        for i in range(2000, 2200, 4):
+            retriever.add_items(torch.randn(4, 4), list(range(i, i + 4)))
+            retriever.add_users(torch.randn(1, 4), [i])
+            retriever.add_seen([1, i], [i - 1, i])
+            retriever.configure(oversample=1 + i % 3)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    assert (retriever.num_users, retriever.num_items) == (58, 2200)
+    fresh = Retriever(
+        Embeddings(*retriever._state.table.values()),
+        retriever._state.seen(),
+        user_ids=[*range(8), *range(2000, 2200, 4)],
+    )
+    users = [1, 2, 2000]
+    exact = fresh.recommend(users, 7)
+    found = retriever.recommend(users, 7)
+    assert len(
+        set(zip(exact['user'], exact['item'], strict=True)) & set(zip(found['user'], found['item'], strict=True))
+    ) >= (21 if index == 'Flat' else 5)
+
+
+@pytest.mark.parametrize('index', ['Flat', 'HNSW8'])
+def test_copies_are_retrievers_of_their_own(shop, index):
+    retriever = retriever_of(shop, index)
+    expected = retriever.recommend(['u1', 'u2'], 5)
+    for other in (pickle.loads(pickle.dumps(retriever)), copy.deepcopy(retriever)):
+        other.add_items(torch.ones(1, 16), ['new'])
+        other.add_seen(['u1'], ['new'])
+        assert (other.num_items, retriever.num_items) == (10001, 10000)
+        pd.testing.assert_frame_equal(retriever.recommend(['u1', 'u2'], 5), expected)
