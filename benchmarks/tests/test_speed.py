@@ -1,5 +1,6 @@
 r"""The speed benchmarks: each runs in its quick mode, and its competitors do the same mathematics."""
 
+import argparse
 import csv
 import gc
 import importlib
@@ -9,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from benchmarks.speed import scaling
+from benchmarks import rows
+from benchmarks.speed import processes, scaling
 from benchmarks.speed.straightforward import StraightforwardTrainer
 from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
@@ -114,7 +116,24 @@ def test_scaling_quick(quick, monkeypatch):
     assert all(float(row['peak_mib']) > 0 and float(row['step_ms']) > 0 and row['seed'] == '0' for row in table)
 
 
-@pytest.mark.torch_sparse
+def test_processes_quick(tmp_path, monkeypatch):
+    out, path = tmp_path / 'out.json', tmp_path / 'rows.csv'
+
+    def start(args, kind, count):  # in this process, whatever their number
+        processes.work(argparse.Namespace(**{**vars(args), 'worker': kind, 'out': out}))
+        return json.loads(out.read_text())['step_s']
+
+    monkeypatch.setattr(processes, 'start', start)
+    monkeypatch.setattr(sys, 'argv', ['processes', '--quick', '--rows', str(path)])
+    processes.main()
+    table = rows.read(path)
+    assert [(row['kind'], row['processes']) for row in table] == [
+        ('whole', '1'), ('whole', '2'), ('sampled', '1'), ('sampled', '2'),
+    ]  # fmt: skip
+    assert all(int(row['triplets_a_second']) > 0 and row['threads'] == '1' for row in table)
+    assert all('worker' not in row['arguments'] for row in table)
+
+
 def test_scale_quick(quick):
     (row,) = quick('scale', profile=False)
     assert float(row['knn_recall']) > 0.9
