@@ -25,7 +25,7 @@ def without_autocast(step: Step) -> Step:
     @functools.wraps(step)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         device = next((arg.device.type for arg in args if isinstance(arg, Tensor)), 'cpu')
-        if not torch.is_autocast_enabled(device):
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return step(*args, **kwargs)
         with torch.autocast(device, enabled=False):
             return step(*args, **kwargs)

@@ -70,7 +70,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     save_checkpoint({'format': 2, 'value': 1}, path)
 
     def full(state, file):
-        file.write_bytes(b'half')
+        file.write(b'half')
         raise OSError('no space left on device')
 
     monkeypatch.setattr(torch, 'save', full)
