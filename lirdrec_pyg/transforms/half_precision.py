@@ -6,6 +6,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from lirdrec_pyg._segments import csr_matrix
 from lirdrec_pyg.typing import ITEM, check, modalities
 
 
@@ -37,8 +38,8 @@ class HalfPrecision(BaseTransform):
                 if not isinstance(adj, Tensor) or isinstance(adj, EdgeIndex) or adj.layout != torch.sparse_csr:
                     continue
                 if adj.device.type == 'cpu' if self.edge_weight is None else self.edge_weight:
-                    index, value = (adj.crow_indices(), adj.col_indices()), adj.values().to(torch.bfloat16)
-                    store[name] = torch.sparse_csr_tensor(*index, value, adj.size(), check_invariants=False)
+                    value = adj.values().to(torch.bfloat16)
+                    store[name] = csr_matrix(adj.crow_indices(), adj.col_indices(), value, adj.size())
         return data
 
     def __repr__(self) -> str:

@@ -1,4 +1,3 @@
-import warnings
 from copy import copy
 from typing import Any, Literal, get_args
 
@@ -9,7 +8,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import degree
 
-from lirdrec_pyg._segments import EPS, pointers
+from lirdrec_pyg._segments import EPS, csr_matrix, pointers
 from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, check
 
 Layout = Literal['csr', 'SparseTensor', 'EdgeIndex', 'edge_index']
@@ -94,10 +93,7 @@ def adjacency(edge_index: Tensor, edge_weight: Tensor, size: tuple[int, int], la
     perm = (edge_index[1] * size[0] + edge_index[0]).argsort()
     (source, target), value = edge_index[:, perm], edge_weight[perm]
     if layout == 'csr':
-        ptr = pointers(target, size[1])
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', 'Sparse CSR tensor support is in beta state')
-            return torch.sparse_csr_tensor(ptr, source, value, size=(size[1], size[0]), check_invariants=False)
+        return csr_matrix(pointers(target, size[1]), source, value, size[::-1])
     if layout == 'SparseTensor':
         try:
             from torch_sparse import SparseTensor

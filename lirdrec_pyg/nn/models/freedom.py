@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,6 +95,9 @@ class FREEDOM(IDRecommender):
 
     def on_epoch_start(self, epoch: int) -> None:
         self._epoch, self._pruned = epoch, None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {'_pruned': None}  # copies draw it again
 
     def embed(self, data: HeteroData) -> Embeddings:
         return self._embed(data, edges(data))
