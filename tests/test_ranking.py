@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg import Embeddings, evaluate
-from lirdrec_pyg.ranking import METRICS, best_of_rows
+from lirdrec_pyg.ranking import METRICS, best_of_rows, top_k
 from lirdrec_pyg.typing import INTERACTS
 
 
@@ -107,6 +107,18 @@ def test_refuses(splits):
         evaluate(Embeddings(emb.user * float('nan'), emb.item), val)
     with pytest.raises(ValueError, match='got NaN or Inf scores'):  # of finite embeddings
         evaluate(Embeddings(emb.user * 1e30, emb.item * 1e30), val)
+    for big in (Embeddings(emb.user.abs() * -1e30, emb.item.abs() * 1e30), Embeddings(emb.user * 1e33, emb.item)):
+        for use in (lambda big: evaluate(big, val), lambda big: top_k(big, torch.arange(3), 3)):
+            with pytest.raises(ValueError, match=r"'embeddings' need to be finite \(got"):  # a score of -inf
+                use(big)
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=rf"'batch_size' needs to be positive \(got {size}\)"):
+            evaluate(emb, val, batch_size=size)
+        with pytest.raises(ValueError, match=rf"'batch_size' needs to be positive \(got {size}\)"):
+            top_k(emb, torch.arange(3), 3, batch_size=size)
+    for k in (2.5, '3', None):
+        with pytest.raises(TypeError):
+            evaluate(emb, val, k=k)
     mask = torch.ones(48, dtype=torch.bool)
     for wrong in (mask.float(), mask.long() + 1, mask[1:]):
         with pytest.raises(ValueError, match=r"'candidates' needs to be a bool mask of 48 items \(got torch\."):

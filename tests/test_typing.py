@@ -260,7 +260,17 @@ def nan_in(key):
     return apply
 
 
+def large_in(key, value):
+    def apply(data):
+        data[ITEM][key] = data[ITEM][key].double()
+        data[ITEM][key][7, 3] = value
+
+    return apply
+
+
 BAD_ITEMS = {
+    '1e39': (large_in('x_image', 1e39), r"'x_image'.* finite \(got 1 rows with values beyond 1e\+32, first: row 7\)"),
+    '3e38': (large_in('x_image', -3e38), r"'x_image'.* finite \(got 1 rows with values beyond 1e\+32, first: row 7\)"),
     'one dimension': (with_item('x_image', lambda x: x[:, 0]), r"'x_image'.* \[48\]\): .*`x.unsqueeze\(1\)`"),
     'three dimensions': (with_item('x_image', lambda x: x[None]), r"'x_image'.* needs to be a float tensor of shape"),
     'too short': (with_item('x_image', lambda x: x[1:]), r"one row for each item .*'num_nodes': 48.*'x_image': 47"),

@@ -125,7 +125,7 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
     num_items = data[ITEM].num_nodes
     item = data[INTERACTS].edge_index[1]
     if known is not None:
-        rows = min([num_items, *known.shape[1:2]])
+        rows = min(num_items, known.size(1)) if known.dim() == 3 else num_items
         known = check_array(known, (model.propagation.num_layers + 1, rows, model.user[0].numel()), 'layers')
         if int(item.max()) >= known.size(1):
             raise ValueError(f"items after the 'known' {known.size(1)} can't have interactions (got {int(item.max())})")

@@ -156,3 +156,17 @@ def test_fold_in_refuses(splits):
         fold_in_users(model, data, [raw([3]), raw([3, 3])])
     with pytest.raises(ValueError, match=r"items after the 'known' 20 can't have interactions"):
         item_layers(model, data, item_layers(model, data)[:, :20])
+    free, layers = torch.zeros(2, model.num_views, 8), item_layers(model, data)
+    for wrong in (float('nan'), float('inf')):
+        bad_free, bad_layers = free.clone(), layers.clone()
+        bad_free[1, 0, 3] = bad_layers[1, 20, 5] = wrong
+        with pytest.raises(ValueError, match="'free' needs to be finite"):
+            fold_in_users(model, data, [raw([3]), raw([5])], free=bad_free)
+        with pytest.raises(ValueError, match="'layers' needs to be finite"):
+            fold_in_users(model, data, [raw([3]), raw([5])], layers=bad_layers)
+    for wrong in (free[:1], free[:, 1:], free[..., 1:], free.flatten(1), free.long()):
+        with pytest.raises(ValueError, match=r"'free' needs to be a float tensor of shape \[2, 3, 8\] \(got torch"):
+            fold_in_users(model, data, [raw([3]), raw([5])], free=wrong)
+    for wrong in (layers[1:], layers[..., 1:], layers[0], torch.cat([layers, layers], dim=1)):
+        with pytest.raises(ValueError, match=r"'layers' needs to be a float tensor of shape \[3, 48, 24\] \(got torch"):
+            fold_in_users(model, data, [raw([3])], layers=wrong)

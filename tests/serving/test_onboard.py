@@ -1,5 +1,6 @@
 from copy import copy, deepcopy
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.transforms import Compose
@@ -190,10 +191,36 @@ def test_onboarding_refuses():
     refuses(r"'raw_id' needs to be new and unique \(got 'item-3' again\)", raw_id=[*fresh[1:], 'item-3'])
     refuses(r"'raw_id' needs to be new and unique \(got 'item-44' again\)", raw_id=[*fresh[:9], 'item-44'])
     refuses(r"'weights' names the unknown modality 'sound'", weights={'sound': 1})
+    refuses(r"'weights' need to be finite and non-negative \(got inf for 'text'\)", weights={'text': float('inf')})
+    refuses(r"'weights' need to be of like size", weights={'text': 1e39})
+    refuses(
+        r"'x_text' needs to be finite \(got 10 rows with values beyond", x | {'text': x['text'].double() * 0 + 1e39}
+    )
     for k in (0, -1, 49):
         refuses(rf"'k' needs to be in \[1, 48\] \(got {k}\)", k=k)
     part[ITEM].spectrum = part[ITEM].spectrum[:, 1:]
     refuses(r"'spectrum' needs to have 23 columns \(got 24\)")
+
+
+def test_new_items_and_layers_that_do_not_exist_are_refused():
+    _, part, arguments = catalogue()
+    model = LIRDRec.from_data(InteractionGraph()(part), seed=0, hidden_channels=8).eval()
+    data, new = onboard_items(part, **arguments)
+    data = InteractionGraph()(data)
+    layers = item_layers(model, data)
+    for wrong in (-1, 48):
+        with pytest.raises(ValueError, match=rf"'new' need to be in \[0, 47\] \(got {wrong}\)"):
+            encode_new_items(model, data, torch.tensor([wrong]), layers)
+    with pytest.raises(ValueError, match=r"'new' needs to be integers of shape \[N\]"):
+        encode_new_items(model, data, torch.tensor([0.9]), layers)
+    layers[1, 4, 2] = float('nan')
+    with pytest.raises(ValueError, match="'layers' needs to be finite"):
+        encode_new_items(model, data, new, layers)
+    for borrow in (float('inf'), float('nan'), -1):
+        with pytest.raises(ValueError, match=rf"'borrow' needs to be non-negative \(got {borrow}\)"):
+            encode_new_items(model, data, new, borrow=borrow)
+    arguments = arguments | {'k': np.int64(4)}
+    assert onboard_items(part, **arguments)[1].tolist() == new.tolist()
 
 
 @pytest.mark.parametrize(('layout', 'device'), DEVICES)

@@ -52,6 +52,17 @@ def test_saves_as_csv_and_parquet(splits, emb, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / 'top.parquet'), table)
 
 
+def test_excludes_what_was_seen_where_it_is_repeated_or_scored_best(splits, emb):
+    train = copy(splits[0])
+    train[INTERACTS].edge_index = train[INTERACTS].edge_index.repeat(1, 2)
+    for batch_size in (1, 7, 1024):
+        table = recommend(emb, train, train['user'].raw_id, k=48, batch_size=batch_size)
+        shown = set(zip(table['user'], table['item'], strict=True))
+        seen = {(f'user-{u}', f'item-{i}') for u, i in train[INTERACTS].edge_index.t().tolist()}
+        assert not shown & seen and len(shown) == len(table) == 64 * 48 - len(seen)
+        assert table.groupby('user')['score'].apply(lambda score: score.is_monotonic_decreasing).all()
+
+
 def test_refuses(splits, emb):
     train = splits[0]
     with pytest.raises(ValueError, match=r"'k' needs to be in \[1, 48\] \(got 0\)"):
@@ -69,6 +80,22 @@ def test_refuses(splits, emb):
     with pytest.raises(ValueError, match=r"'raw_id' needs to be unique among users \(got 'user-7' again\)"):
         recommend(emb, twice, ['user-7'])
     assert len(recommend(emb, train, [])) == 0
+    for wrong, message in [
+        (Embeddings(emb.user[1:], emb.item), r'need to have 64 users \(got 63\)'),
+        (Embeddings(emb.user, emb.item[1:]), r'need to have 48 items \(got 47\)'),
+        (Embeddings(emb.user * -1e30, emb.item * 1e30), r'need to be finite \(got NaN or Inf scores'),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            recommend(wrong, train, ['user-1'])
+    for mask in (torch.ones(47, dtype=torch.bool), torch.ones(48), torch.tensor([0, 5])):
+        with pytest.raises(ValueError, match="'candidates' needs to be a bool mask of 48 items"):
+            recommend(emb, train, ['user-1'], candidates=mask)
+    for ids in ([0.9], [True], [-1], [float('nan')]):
+        with pytest.raises(ValueError, match=r'unknown user ids \(got 1, first: '):
+            recommend(emb, train, ids)
+    assert len(recommend(emb, train, ['user-1'], k=np.int64(3))) == 3
+    with pytest.raises(TypeError, match='cannot be interpreted as an integer'):
+        recommend(emb, train, ['user-1'], k=3.0)
     with pytest.raises(ValueError, match="need to be a sequence, as in .* \\(got the string '12'\\)"):
         recommend(emb, train, '12')
     nameless = copy(train)

@@ -60,3 +60,19 @@ def test_mapped_features_refuse_bad_files(tmp_path):
     np.save(path, x)
     with pytest.raises(ValueError, match=r'1 bad rows, first: item 2'):
         MappedFeatures({'text': path}, 4).rows(torch.tensor([3, 2]))
+    for large in (1e39, 3e38):  # whose spectrum is not finite
+        np.save(path, np.array([[0.0, 0.0], [large, -large]]))
+        with pytest.raises(ValueError, match=r'1 bad rows, first: item 1'), np.errstate(over='ignore'):
+            MappedFeatures({'text': path}, 2).rows(torch.tensor([0, 1]))
+
+
+def test_mapped_features_refuse_items_that_do_not_exist(tmp_path):
+    path = tmp_path / 'x.npy'
+    np.save(path, np.zeros((5, 3), dtype=np.float32))
+    features = MappedFeatures({'text': path}, 4)  # the file is longer
+    for index, got in [([-1], '-1'), ([1, 4], '4')]:
+        with pytest.raises(ValueError, match=rf"'index' need to be in \[0, 3\] \(got {got}\)"):
+            features.rows(torch.tensor(index))
+    for index in ([0.9], [True], [[1]]):
+        with pytest.raises(ValueError, match=r"'index' needs to be integers of shape \[N\]"):
+            features.rows(torch.tensor(index))

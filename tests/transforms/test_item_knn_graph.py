@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -126,9 +127,32 @@ def test_refuses():
         ItemKNNGraph(2, {'a': 0.0})(data)
     with pytest.raises(ValueError, match='chunk_size'):
         ItemKNNGraph(2, chunk_size=0)
+    for weight in (float('inf'), float('nan')):
+        with pytest.raises(ValueError, match=rf"'weights' need to be finite and non-negative \(got {weight} for 'a'"):
+            ItemKNNGraph(2, {'a': weight})(data)
+    for weight in (1e39, 1e-46):
+        with pytest.raises(ValueError, match=r"'weights' need to be of like size, such as 0.1 and 0.9 \(got {'a': 1e"):
+            ItemKNNGraph(2, {'a': weight})(data)
+    for index in ('nonsense', '', 'IVF6,Flat', 'PQ3', 'LSH', 'IDMap,Flat'):
+        message = rf"'index' needs to be a FAISS factory string that fits 5 rows of 2 columns, .* \(got '{index}': "
+        with pytest.raises(ValueError, match=message):
+            ItemKNNGraph(2, index=index)(data)
+    for params in ('nprobe=3', 'nonsense'):
+        with pytest.raises(ValueError, match=rf"'index_params' need to be such as .* \(got '{params}'\)"):
+            ItemKNNGraph(2, index='HNSW8', index_params=params)(data)
+    for k in (2.0, '2'):
+        with pytest.raises(TypeError, match='cannot be interpreted as an integer'):
+            ItemKNNGraph(k)
     data['item'].x_a[4, 0] = float('inf')
     with pytest.raises(ValueError, match='first: row 4'):
         ItemKNNGraph(2)(data)
+
+
+@pytest.mark.parametrize('index', [None, 'HNSW8'])
+def test_k_is_any_integer(index):
+    data = make(x_a=torch.randn(50, 2))
+    out = ItemKNNGraph(np.int64(3), index=index)(data)
+    assert torch.equal(dense(out), dense(ItemKNNGraph(3, index=index)(data)))
 
 
 def test_repr():
