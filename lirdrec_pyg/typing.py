@@ -16,6 +16,10 @@ Everything a model sees is one :class:`~torch_geometric.data.HeteroData`:
 * ``data['user'].recent_items`` ``[U, n]`` and ``data['user', 'interacts', 'item'].recent_items`` ``[E, n]``, the latest
   items of each user and before each interaction, written by :class:`~lirdrec_pyg.transforms.RecentItems`.
 * ``data['user'].raw_id``, ``data['item'].raw_id`` and, where known, ``data['item'].title``: lists of :class:`str`.
+  :func:`check` makes each list of a node type a :class:`NodeList`, which PyG can cut as it does a tensor.
+
+Cut data, as by ``data.subgraph`` or PyG's ``RemoveIsolatedNodes``, *before* it is split: PyG does not know that
+``edge_label_index``, ``recent_items`` and ``adj_t`` hold positions of nodes, too.
 
 :func:`check` is the one door: every transform, model, ``fit``, ``evaluate`` and what serves calls it. What can be cast
 without a doubt is cast; all else is refused.
@@ -43,6 +47,28 @@ SIMILAR_TO = (ITEM, 'similar_to', ITEM)
 TRAIN, VAL, TEST = 0, 1, 2  # the values of `split`
 
 LARGEST = 1e32  # of a feature: sums of such numbers are still finite in single precision
+
+
+class NodeList(list[Any]):
+    r"""A list with an entry for each node, such as raw ids. A tensor or an array takes entries out of it: positions or
+    a bool mask. So PyG cuts it along with the features of the nodes, in ``data.subgraph`` and its transforms."""
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, (Tensor, np.ndarray)) and index.ndim > 0:
+            index = torch.as_tensor(index)
+            if index.dtype == torch.bool:
+                if index.shape != (len(self),):
+                    raise IndexError(f'a mask of nodes needs to be of shape ({len(self)},) (got {tuple(index.shape)})')
+                index = index.nonzero().view(-1)
+            return NodeList([super(NodeList, self).__getitem__(i) for i in index.tolist()])
+        out = super().__getitem__(index)
+        return NodeList(out) if isinstance(index, slice) else out
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NodeList, (list(self),)
+
+
+torch.serialization.add_safe_globals([NodeList])  # so that data is read with `weights_only=True`
 
 
 class Embeddings(NamedTuple):
@@ -116,7 +142,7 @@ def check(
     r"""Returns data that keeps the contract of this module: the data itself, or a shallow copy with what was cast.
 
     Other integers become int64, masks of zeros and ones bool, NumPy arrays and integer features float tensors. A
-    missing ``num_nodes`` is counted. What was once looked through is remembered for as long as its tensor lives
+    missing ``num_nodes`` is counted. A list with an entry for each node becomes a :class:`NodeList`. What was once looked through is remembered for as long as its tensor lives
     unchanged, so that calling this again costs next to nothing.
 
     Args:
@@ -353,6 +379,9 @@ def _check_nodes(data: HeteroData, node_type: str, argument: str) -> tuple[int, 
         _refuse_not_finite(value, f'{_name(key, argument)} needs to be finite')
     for key in masks:
         out[key] = _mask(store[key], size, _name(key, argument))
+    for key, value in store.items():
+        if type(value) in (list, tuple) and len(value) == size:
+            out[key] = NodeList(value)
     if not isinstance(given, int):
         out['num_nodes'] = size
     return size, out
@@ -573,4 +602,7 @@ def _bad_rows(x: Tensor) -> tuple[int, int, str] | None:
 
 def _longest(x: Tensor) -> float:
     r"""Returns the largest length of a row."""
-    return float(x.detach().norm(dim=1, dtype=torch.double).max()) if x.numel() else 0.0
+    if x.numel() == 0:
+        return 0.0
+    length = float(x.detach().norm(dim=1, dtype=torch.promote_types(x.dtype, torch.float)).max())
+    return length if length < float('inf') else float(x.detach().norm(dim=1, dtype=torch.double).max())
