@@ -1,6 +1,6 @@
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -10,13 +10,14 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.datasets import _interactions
-from lirdrec_pyg.datasets._interactions import Array, Duplicates, deduplicate, number
-from lirdrec_pyg.typing import INTERACTS, ITEM
+from lirdrec_pyg.datasets._interactions import Duplicates, deduplicate, number
+from lirdrec_pyg.datasets._tables import MAX_FLOAT, Table, read_table
+from lirdrec_pyg.typing import INTERACTS, ITEM, LARGEST, check_mask, check_modality_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Table: TypeAlias = 'pd.DataFrame | str | os.PathLike[str]'
+Input: TypeAlias = 'pd.DataFrame | str | os.PathLike[str]'
 Features = Any  # a matrix, or a tuple that starts with a matrix and a bool mask
 
 
@@ -32,16 +33,17 @@ class InteractionTable:
         data = table.to_hetero_data({'text': text})
 
     Ids are kept as strings, in ``raw_id``. Rows that can't take part are left out, counted in :attr:`report` and named
-    in one warning: interactions without a user or an item, those whose item is not in the catalogue, repeated pairs,
-    and catalogue rows without or with a repeated id. Items are numbered in the order of their ids; those that nobody
-    has bought yet are part of the data.
+    in one warning: interactions without a user, an item, a time or a rating, those whose item is not in the catalogue,
+    repeated pairs, and catalogue rows without or with a repeated id. Items are numbered in the order of their ids;
+    those that nobody has bought yet are part of the data.
 
     Args:
-        interactions (pandas.DataFrame or path): One row an interaction; a path is read as CSV, TSV or Parquet by its
-            suffix.
+        interactions (pandas.DataFrame or path): One row an interaction; a path is that of a CSV, TSV or Parquet file,
+            the first two plain or packed by gzip, bzip2 or xz.
         items (pandas.DataFrame or path): One row an item.
         user (str, optional): The column of users. (default: ``'user'``)
-        item (str, optional): The column of items, in both tables. (default: ``'item'``)
+        item (str or (str, str), optional): The column of items, or its two names in ``interactions`` and ``items``.
+            (default: ``'item'``)
         time (str, optional): The column of times: numbers, or dates in ISO 8601 or of pandas, which
             become seconds since 1970.
         rating (str, optional): The column of ratings.
@@ -53,6 +55,11 @@ class InteractionTable:
             without any interaction are then left out, too. (default: :obj:`0`)
         duplicates (str, optional): Which of repeated pairs counts: the ``'last'`` or the ``'first'`` by time, or
             ``'error'`` to refuse them. (default: ``'last'``)
+        max_unknown (float, optional): The share of interactions whose item ``items`` may lack. (default: :obj:`0.5`)
+        separator (str, optional): What is between two fields of a file, *e.g.*, ``';'``. (default: a tab for ``.tsv``,
+            else a comma)
+        encoding (str, optional): The encoding of the files, *e.g.*, ``'cp1252'``. (default: that of the byte order
+            mark, or else UTF-8)
 
     Attributes:
         report (dict): For each thing found, how many rows and a few examples.
@@ -63,16 +70,17 @@ class InteractionTable:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a column is missing, a time or rating is not readable (names the row), or nothing is left.
+        ValueError: If a file or column is missing or not readable (names the line or row), an id may stand for several
+            ones, or nothing or too little is left.
     """
 
     def __init__(
         self,
-        interactions: Table,
-        items: Table,
+        interactions: Input,
+        items: Input,
         *,
         user: str = 'user',
-        item: str = 'item',
+        item: str | tuple[str, str] = 'item',
         time: str | None = None,
         rating: str | None = None,
         text: str | Sequence[str] = (),
@@ -80,6 +88,9 @@ class InteractionTable:
         min_rating: float | None = None,
         k_core: int = 0,
         duplicates: Duplicates = 'last',
+        max_unknown: float = 0.5,
+        separator: str | None = None,
+        encoding: str | None = None,
     ) -> None:
         import pandas as pd
 
@@ -87,42 +98,59 @@ class InteractionTable:
             raise ValueError(f"'k_core' needs to be at least 0 (got {k_core})")
         if min_rating is not None and rating is None:
             raise ValueError("'min_rating' needs the name of a column, 'rating' (got None)")
+        if not 0 <= max_unknown <= 1:
+            raise ValueError(f"'max_unknown' needs to be in [0, 1] (got {max_unknown})")
         fields = [text] if isinstance(text, str) else list(text)
-        columns = [name for name in (user, item, time, rating) if name is not None]
-        frame = _read(interactions, 'interactions', columns)
-        catalogue = _read(items, 'items', [item, *fields, *([image] if image else [])])
+        bought_as, sold_as = (item, item) if isinstance(item, str) else item
+        columns = [name for name in (user, bought_as, time, rating) if name is not None]
+        table = _read(interactions, 'interactions', columns, separator, encoding)
+        catalogue = _read(items, 'items', [sold_as, *fields, *([image] if image else [])], separator, encoding)
         self.report: dict[str, tuple[int, list[str]]] = {}
 
-        ids = _as_ids(catalogue[item])
-        self._leave_out('items without an id', ids == '', catalogue.index)
+        ids = catalogue.ids(sold_as)
+        self._leave_out('items without an id', ids == '', ids.index)
         repeated = ids.duplicated() & (ids != '')
         self._leave_out('items with an id that came before', repeated, ids)
-        catalogue = catalogue[(ids != '') & ~repeated].set_axis(ids[(ids != '') & ~repeated])
-        known = pd.Index(catalogue.index)
+        listed = ((ids != '') & ~repeated).to_numpy(dtype=bool)
+        catalogue, known = catalogue.take(listed), pd.Index(ids[listed])
 
-        users, bought = _as_ids(frame[user]), _as_ids(frame[item])
-        no_user, no_item = users == '', bought == ''
-        unknown = ~bought.isin(known) & ~no_item
-        self._leave_out('interactions without a user', no_user, frame.index)
-        self._leave_out('interactions without an item', no_item, frame.index)
-        self._leave_out("interactions with an item that 'items' lacks", unknown, bought)
-        keep = ~(no_user | no_item | unknown)
-        times = None if time is None else _as_times(frame[time][keep], time)
-        ratings = None if rating is None else _as_numbers(frame[rating][keep], rating)
-        user_code, user_ids = pd.factorize(users[keep])
-        item_code = known.get_indexer(pd.Index(bought[keep]))
+        users, bought = table.ids(user), table.ids(bought_as)
+        unknown = ~bought.isin(known) & (bought != '')
+        keep = np.ones(len(table), dtype=bool)
+        for what, left_out, examples in [
+            ('interactions without a user', users == '', users.index),
+            ('interactions without an item', bought == '', users.index),
+            ("interactions with an item that 'items' lacks", unknown, bought),
+            *((f"interactions without a value of '{name}'", table.missing(name), users.index)
+              for name in (time, rating) if name is not None),
+        ]:  # fmt: skip
+            self._leave_out(what, left_out, examples)
+            keep &= ~np.asarray(left_out, dtype=bool)
+        lost = int(unknown.sum())
+        if lost > max_unknown * len(table):
+            raise ValueError(
+                f"'max_unknown' is {max_unknown}, and {lost} of {len(table)} interactions have an item that 'items' "
+                f'lacks, such as {bought[unknown].iloc[0]!r} (it has {list(known[:3])}, …)'
+                f'{_tell_difference(bought[unknown], ids[listed])}'
+            )
+        users, bought, table = users[keep], bought[keep], table.take(keep)
+        times = None if time is None else table.times(time)
+        ratings = None if rating is None else table.numbers(rating, largest=MAX_FLOAT)
+        user_code, user_ids = pd.factorize(users)
+        item_code = known.get_indexer(pd.Index(bought))
         rows = np.arange(len(user_code))
         if min_rating is not None and ratings is not None:
             rows = rows[ratings >= min_rating]
         chosen = deduplicate(user_code[rows], item_code[rows], None if times is None else times[rows], duplicates)
         left = np.ones(len(rows), dtype=bool)
         left[chosen] = False
-        pairs = users[keep].iloc[rows] + ' ' + bought[keep].iloc[rows]
-        self._leave_out('interactions that repeat a pair', pd.Series(left, index=pairs.index), pairs)
+        again = rows[left]
+        pairs = users.iloc[again] + ' ' + bought.iloc[again]
+        self._leave_out('interactions that repeat a pair', np.ones(len(again), dtype=bool), pairs)
         rows = rows[chosen]
         rows = rows[_interactions.k_core(user_code[rows], item_code[rows], k_core)]
         if len(rows) == 0:
-            raise ValueError(f"no interactions are left of {len(frame)} ('min_rating' {min_rating}, 'k_core' {k_core}; "
+            raise ValueError(f"no interactions are left of {len(keep)} ('min_rating' {min_rating}, 'k_core' {k_core}; "
                              f'left out: {self._summary() or "none"})')  # fmt: skip
 
         self.data, order = number(
@@ -134,15 +162,14 @@ class InteractionTable:
             None if ratings is None else ratings[rows],
             cold_items=k_core == 0,
         )
-        catalogue = catalogue.iloc[order]
-        self.item_ids: list[str] = catalogue.index.tolist()
-        parts = catalogue[fields].astype(object).where(catalogue[fields].notna(), '').astype(str)
-        self.texts: list[str] = [' '.join(filter(None, row)) for row in parts.itertuples(index=False)]
+        self.item_ids: list[str] = known[order].tolist()
+        parts = [catalogue.texts(name).iloc[order].tolist() for name in fields]
+        self.texts: list[str] = [' '.join(filter(None, row)) for row in zip(*parts, strict=True)] or [''] * len(order)
         self.images: list[str | None] = [None] * len(order)
         if image:
-            self.images = [str(path) if pd.notna(path) and path != '' else None for path in catalogue[image]]
+            self.images = [path or None for path in catalogue.texts(image).iloc[order]]
         if fields:
-            self.data[ITEM].title = parts[fields[0]].tolist()
+            self.data[ITEM].title = parts[0]
         if self.report:
             warnings.warn(f'left out: {self._summary()}', stacklevel=2)
 
@@ -152,7 +179,8 @@ class InteractionTable:
         Args:
             features (mapping of str to matrix): For each modality its features :math:`(|\mathcal{I}|, C)` in the order
                 of :attr:`item_ids`, or a tuple that starts with these and a mask :math:`(|\mathcal{I}|)` of the items
-                that have them, such as the functions of :mod:`lirdrec_pyg.features` return.
+                that have them, such as the functions of :mod:`lirdrec_pyg.features` return. The rows of a
+                :class:`~pandas.DataFrame` are those of its index, which holds raw ids; items that it lacks are masked.
 
         Raises:
             ValueError: If there are no features, or their rows are not those of the items, or not finite.
@@ -161,29 +189,69 @@ class InteractionTable:
             raise ValueError("'features' needs at least one modality (got none)")
         data = self.data.clone()
         for name, value in features.items():
+            check_modality_name(name)
             x, has = (value[0], value[1]) if isinstance(value, tuple) else (value, None)
-            x = torch.as_tensor(np.asarray(x) if not isinstance(x, Tensor) else x, dtype=torch.float32)
+            x, has = self._align(x, has, name)
+            if not isinstance(x, Tensor):
+                try:
+                    x = torch.from_numpy(np.array(x, dtype=np.float64))
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"the features of modality '{name}' need to be a matrix of numbers ({error})"
+                    ) from error
             if x.dim() != 2 or x.size(0) != len(self.item_ids):
                 raise ValueError(f"the features of modality '{name}' need to be a matrix of {len(self.item_ids)} rows, "
                                  f'one for each item (got shape {tuple(x.shape)})')  # fmt: skip
-            bad = ~torch.isfinite(x).all(dim=1)
+            bad = ~(x.abs() <= LARGEST).all(dim=1)
             if bad.any():
                 row = int(bad.nonzero()[0])
-                raise ValueError(f"the features of modality '{name}' need to be finite (got NaN or Inf in row {row}, "
+                what = f'values beyond {LARGEST:g}' if x[row].isfinite().all() else 'NaN or Inf'
+                raise ValueError(f"the features of modality '{name}' need to be finite (got {what} in row {row}, "
                                  f"item '{self.item_ids[row]}')")  # fmt: skip
+            x = x.float()
             if has is not None:
-                has = torch.as_tensor(has, dtype=torch.bool)
+                has = torch.as_tensor(has)
                 if has.shape != (x.size(0),):
                     raise ValueError(f"the mask of modality '{name}' needs to be of shape ({x.size(0)},) (got "
                                      f'{tuple(has.shape)})')  # fmt: skip
+                has = check_mask(has, x.size(0), f'has_{name}')
                 if not has.all():
                     x = x * has.unsqueeze(-1)
                     data[ITEM][f'has_{name}'] = has
             data[ITEM][f'x_{name}'] = x
         return data
 
-    def _leave_out(self, what: str, rows: 'pd.Series[Any]', examples: Iterable[Any]) -> None:
-        mask = np.asarray(rows)
+    def _align(self, x: Any, has: Any, name: str) -> tuple[Any, Any]:
+        r"""Brings features of raw ids into the order of the items."""
+        import pandas as pd
+
+        found: Any = None
+        out = []
+        for part in (x, has):
+            if isinstance(part, pd.DataFrame | pd.Series):
+                ids = pd.Index(Table(pd.DataFrame({'index': part.index}), 'features').ids('index'))
+                at = ids.get_indexer(pd.Index(self.item_ids)) if ids.is_unique else np.full(1, -1)
+                if (at < 0).all():
+                    raise ValueError(
+                        f"the index of the features of modality '{name}' needs to hold the items' raw ids once, as "
+                        f'{self.item_ids[0]!r} (got {list(part.index[:3])}, …): where the rows are in the order of '
+                        '`item_ids`, give `.to_numpy()`'
+                    )
+                lacking = at < 0
+                found = ~lacking if found is None else found & ~lacking
+                part = part.to_numpy()[at]
+                part[lacking] = 0
+            out.append(part)
+        if found is not None and not found.all():
+            out[1] = (
+                torch.from_numpy(found) if out[1] is None else torch.as_tensor(out[1]).bool() & torch.from_numpy(found)
+            )
+            warnings.warn(f"{int((~found).sum())} items have no row in the features of modality '{name}': they lack it",
+                          stacklevel=3)  # fmt: skip
+        return out[0], out[1]
+
+    def _leave_out(self, what: str, rows: Any, examples: Iterable[Any]) -> None:
+        mask = np.asarray(rows, dtype=bool)
         if mask.any():
             found = [str(value) for value, left in zip(examples, mask, strict=True) if left]
             self.report[what] = len(found), list(dict.fromkeys(found))[:3]
@@ -201,58 +269,30 @@ class InteractionTable:
         )
 
 
-def _read(table: Table, argument: str, columns: list[str]) -> 'pd.DataFrame':
+def _read(table: Input, argument: str, columns: list[str], separator: str | None, encoding: str | None) -> Table:
     import pandas as pd
 
-    if isinstance(table, pd.DataFrame):
-        frame = table.reset_index(drop=True)
-    else:
-        path = Path(table)
-        if not path.is_file():
-            raise FileNotFoundError(f"no '{path}' (argument '{argument}')")
-        if path.suffix in ('.parquet', '.pq'):
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, sep='\t' if path.suffix == '.tsv' else ',', dtype=str, keep_default_na=False)
+    if not isinstance(table, pd.DataFrame):
+        return read_table(Path(table).expanduser(), columns, argument=argument, separator=separator, encoding=encoding)
     for column in columns:
-        if column not in frame:
-            raise ValueError(f"'{argument}' lacks the column '{column}' (found {list(frame.columns)})")
-    return frame
+        if column not in table:
+            raise ValueError(f"'{argument}' lacks the column '{column}' (found {list(table.columns)})")
+        if list(table.columns).count(column) > 1:
+            raise ValueError(f"'{argument}' needs to have the column '{column}' once (found {list(table.columns)})")
+    return Table(table[list(dict.fromkeys(columns))].reset_index(drop=True), argument)
 
 
-def _as_ids(column: 'pd.Series[Any]') -> 'pd.Series[str]':
-    import pandas as pd
-
-    missing = column.isna()
-    if pd.api.types.is_float_dtype(column) and (column[~missing] == column[~missing].round()).all():
-        column = column.astype('Int64')  # integers beside missing values were read as floats
-    return column.astype(str).str.strip().mask(missing, '')
-
-
-def _as_numbers(column: 'pd.Series[Any]', name: str) -> Array:
-    import pandas as pd
-
-    values = pd.to_numeric(column, errors='coerce').to_numpy(dtype=np.float64)
-    _refuse(~np.isfinite(values), column, name, 'a number')
-    return values
-
-
-def _as_times(column: 'pd.Series[Any]', name: str) -> Array:
-    import pandas as pd
-
-    values = column if pd.api.types.is_datetime64_any_dtype(column) else pd.to_numeric(column, errors='coerce')
-    if pd.api.types.is_datetime64_any_dtype(values) or values.isna().all():
-        dates = pd.to_datetime(column, errors='coerce', utc=True, format='ISO8601')
-        _refuse(dates.isna().to_numpy(), column, name, 'a number or a date')
-        return (dates - pd.Timestamp(0, tz='UTC')).dt.total_seconds().to_numpy()
-    _refuse(~np.isfinite(values.to_numpy(dtype=np.float64)), column, name, 'a number or a date')
-    if pd.api.types.is_float_dtype(values):
-        return values.to_numpy(dtype=np.float64)
-    _refuse((values > np.iinfo(np.int64).max).to_numpy(), column, name, 'below 2**63')
-    return values.to_numpy(dtype=np.int64)
-
-
-def _refuse(bad: Array, column: 'pd.Series[Any]', name: str, rule: str) -> None:
-    if bad.any():
-        row = int(bad.argmax())
-        raise ValueError(f"'{name}' needs to be {rule} (got {column.iloc[row]!r} in row {column.index[row]})")
+def _tell_difference(unknown: 'pd.Series[str]', known: 'pd.Series[str]') -> str:
+    r"""Returns what may be the reason why ids are not known."""
+    ways: list[tuple[str, Callable[[str], str]]] = [
+        ('in case', str.casefold),
+        ("in a '.0' at the end", lambda raw: raw.removesuffix('.0')),
+        ('in zeros at the start', lambda raw: raw.lstrip('0')),
+    ]
+    sample = unknown.drop_duplicates().head(1000)
+    for way, alike in ways:
+        found = {alike(raw): raw for raw in known}
+        for raw in sample:
+            if alike(raw) in found:
+                return f': ids such as {raw!r} and {found[alike(raw)]!r} differ {way}'
+    return ''

@@ -186,3 +186,104 @@ def test_refuses_times_beyond_int64():
     orders = pd.DataFrame({'user': [1, 1], 'item': ['x', 'y'], 'time': [5, 2**63]})
     with pytest.raises(ValueError, match=rf"'time' needs to be below 2\*\*63 \(got .*{2**63}.* in row 1\)"):
         InteractionTable(orders, pd.DataFrame({'item': ['x', 'y']}), time='time')
+
+
+def test_a_missing_time_or_rating_is_left_out_as_a_missing_user_is(tmp_path):
+    orders = pd.DataFrame({'user': ['a', 'b', 'c'], 'item': ['x'] * 3, 'date': ['2024-01-02', ' ', '2024-01-02'],
+                           'stars': ['5', '4', '']})  # fmt: skip
+    orders.to_csv(tmp_path / 'orders.csv', index=False)
+    for table in (orders.replace({' ': None, '': None}), tmp_path / 'orders.csv'):
+        with pytest.warns(UserWarning, match="1 interactions without a value of 'date'"):
+            table = InteractionTable(table, pd.DataFrame({'item': ['x']}), time='date', rating='stars')
+        assert table.report == {
+            "interactions without a value of 'date'": (1, ['1']),
+            "interactions without a value of 'stars'": (1, ['2']),
+        }
+        assert pairs(table.data) == [('a', 'x')]
+
+
+@pytest.mark.parametrize(
+    ('ids', 'difference'),
+    [
+        (['KIWI', 'FIG'], ": ids such as 'KIWI' and 'kiwi' differ in case"),
+        (['7.0', '8.0'], ": ids such as '7.0' and '7' differ in a '.0' at the end"),
+        (['007', '008'], ": ids such as '007' and '7' differ in zeros at the start"),
+        (['ananas', 'pear'], ''),
+    ],
+)
+def test_most_interactions_lost_is_more_than_a_warning(ids, difference):
+    orders = pd.DataFrame({'user': ['a'] * 3, 'item': ['kiwi', *ids]})
+    items = pd.DataFrame({'item': ['kiwi', 'fig', '7', '8']})
+    message = rf"'max_unknown' is 0.5, and 2 of 3 interactions have an item that 'items' lacks, .*…\){difference}$"
+    with pytest.raises(ValueError, match=message):
+        InteractionTable(orders, items)
+    with pytest.warns(UserWarning, match="2 interactions with an item that 'items' lacks"):
+        assert pairs(InteractionTable(orders, items, max_unknown=0.7).data) == [('a', 'kiwi')]
+    with pytest.raises(ValueError, match=r"'max_unknown' needs to be in \[0, 1\] \(got 2\)"):
+        InteractionTable(orders, items, max_unknown=2)
+
+
+def test_the_tables_may_name_the_item_column_differently():
+    table = InteractionTable(pd.DataFrame({'user': [1], 'bought': ['x']}), pd.DataFrame({'sku': ['x', 'y']}),
+                             item=('bought', 'sku'))  # fmt: skip
+    assert pairs(table.data) == [('1', 'x')] and table.item_ids == ['x', 'y']
+    assert table.texts == ['', '']
+
+
+def test_a_comma_at_the_end_of_each_line_shifts_nothing(tmp_path):
+    (tmp_path / 'orders.csv').write_text('user,item\nann,x,\nbob,y,\n')
+    table = InteractionTable(tmp_path / 'orders.csv', pd.DataFrame({'item': ['x', 'y']}))
+    assert pairs(table.data) == [('ann', 'x'), ('bob', 'y')]
+
+
+@pytest.mark.parametrize('rating', [1e39, '1e39', '-1e39'])
+def test_refuses_ratings_that_overflow(rating):
+    orders = pd.DataFrame({'user': [1], 'item': ['x'], 'stars': [rating]})
+    with pytest.raises(ValueError, match=r"'stars' needs to be at most 3.4e\+38 \(got .*1e\+?39.* in row 0\)"):
+        InteractionTable(orders, pd.DataFrame({'item': ['x']}), rating='stars')
+
+
+def test_refuses_columns_of_one_name():
+    with pytest.raises(ValueError, match=r"'items' needs to have the column 'item' once \(found \['item', 'item'\]\)"):
+        InteractionTable(pd.DataFrame({'user': [1], 'item': [1]}), pd.DataFrame([[1, 2]], columns=['item', 'item']))
+
+
+@pytest.mark.filterwarnings('ignore:left out')
+def test_features_of_a_data_frame_are_aligned_by_its_index():
+    table = build()  # apple, fig, kiwi, plum
+    x = pd.DataFrame({'a': [3.0, 1.0, 4.0, 2.0, 9.0], 'b': 1.0}, index=['kiwi', 'apple', 'plum', 'fig', 'pear'])
+    assert table.to_hetero_data({'text': x})[ITEM].x_text[:, 0].tolist() == [1, 2, 3, 4]
+    has = pd.Series({'plum': True, 'fig': False, 'kiwi': True, 'apple': True})
+    data = table.to_hetero_data({'text': (x, has)})
+    assert data[ITEM].has_text.tolist() == [True, False, True, True]
+    with pytest.warns(UserWarning, match="1 items have no row in the features of modality 'text': they lack it"):
+        data = table.to_hetero_data({'text': x.drop('fig')})
+    assert data[ITEM].has_text.tolist() == [True, False, True, True]
+    assert data[ITEM].x_text[:, 0].tolist() == [1, 0, 3, 4]
+    for index in (range(5), ['kiwi', 'kiwi', 'apple', 'plum', 'fig']):
+        with pytest.raises(
+            ValueError, match=r"needs to hold the items' raw ids once, as 'apple' .* give"
+        ):
+            table.to_hetero_data({'text': x.set_axis(index)})
+    with pytest.raises(ValueError, match="the features of modality 'text' need to be numbers"):
+        table.to_hetero_data({'text': x.assign(b='red')})
+    with pytest.raises(ValueError, match="the features of modality 'text' need to be numbers"):
+        table.to_hetero_data({'text': [['a']] * 4})
+
+
+@pytest.mark.filterwarnings('ignore:left out')
+@pytest.mark.parametrize('name', ['../../evil', 'items', 'type', 'half', 'a b'])
+def test_refuses_names_that_modalities_can_not_have(name):
+    with pytest.raises(ValueError, match='the name of a modality needs to be an identifier'):
+        build().to_hetero_data({name: torch.ones(4, 2)})
+
+
+@pytest.mark.filterwarnings('ignore:left out')
+@pytest.mark.parametrize('value', [1e39, 3e38])
+def test_refuses_features_that_are_too_large_to_sum(value):
+    x = np.ones((4, 2))
+    x[2, 1] = value
+    with pytest.raises(ValueError, match=r"\(got values beyond 1e\+32 in row 2, item 'kiwi'\)"):
+        build().to_hetero_data({'text': x})
+    with pytest.raises(ValueError, match="'has_text' needs to be a bool mask"):
+        build().to_hetero_data({'text': (np.ones((4, 2)), np.array([0, 1, 2, 1]))})
