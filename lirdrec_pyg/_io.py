@@ -10,12 +10,14 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 import struct
 import sys
 import time
 import types
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from enum import Enum
@@ -103,6 +105,47 @@ def locked(path: PathLike) -> Iterator[bool]:
         yield held
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def in_turn(path: PathLike) -> Iterator[None]:
+    r"""Lets one long block at a time run with a lock file ``path``, which is there as long as a block runs. The others
+    wait, and are told for whom. Where no lock can be made, the block runs without one."""
+    path, lock = Path(path), None
+    with contextlib.suppress(OSError):  # of a file system without locks, or one that nothing can be written to
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _queue(path)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            with contextlib.suppress(OSError):  # the folder is gone
+                path.unlink()  # those who wait hold what is no more, and make their own
+            fcntl.flock(lock, fcntl.LOCK_UN)  # a process that the block forked may have it open, too
+            os.close(lock)
+
+
+def _queue(path: Path) -> int | None:
+    r"""Returns the descriptor of the locked file ``path``, once nobody else has it."""
+    while fcntl is not None:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(lock, 200, 0).decode(errors='replace') or 'another process'
+                warnings.warn(f"{holder} holds '{path}': this waits until that is done", stacklevel=6)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(lock), os.stat(path)):
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, f'process {os.getpid()} on {socket.gethostname()}'.encode(), 0)
+                    return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+    return None
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -208,7 +251,7 @@ def file_digest(path: PathLike) -> str:
 
 
 def file_digests(paths: Sequence[PathLike], table: PathLike) -> list[str | None]:
-    r"""Returns the sha256 of each regular file, :obj:`None` where there is none.
+    r"""Returns the sha256 of each regular file, :obj:`None` where there is none that can be read.
 
     Large sets of files are not read again at each call: ``table`` keeps their digests, each with the file's stamp
     (size, times, inode). A stamp is trusted only if it was some seconds old when the file was read: a younger file may
@@ -217,24 +260,27 @@ def file_digests(paths: Sequence[PathLike], table: PathLike) -> list[str | None]
     table = Path(table)
     try:
         known = json.loads(table.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         known = {}
     known = known if isinstance(known, dict) else {}
     out: list[str | None] = []
     kept, read = {}, 0
     for path in map(os.path.abspath, paths):
-        if not os.path.isfile(path):
+        try:
+            if not os.path.isfile(path):
+                raise FileNotFoundError
+            stamp = _stamp(path)
+            entry = known.get(path)
+            if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp and isinstance(entry[1], str)):
+                now = time.time_ns()
+                entry = [stamp, file_digest(path)]
+                read += stamp[0]
+                if max(stamp[1:3]) > now - RACY or _stamp(path) != stamp:
+                    out.append(entry[1])
+                    continue
+        except OSError:  # none, gone meanwhile, or one that may not be read
             out.append(None)
             continue
-        stamp = _stamp(path)
-        entry = known.get(path)
-        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp and isinstance(entry[1], str)):
-            now = time.time_ns()
-            entry = [stamp, file_digest(path)]
-            read += stamp[0]
-            if max(stamp[1:3]) > now - RACY or _stamp(path) != stamp:
-                out.append(entry[1])
-                continue
         kept[path] = entry
         out.append(entry[1])
     if read > SMALL:

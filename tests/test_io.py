@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,7 @@ from lirdrec_pyg._io import (
     file_digest,
     file_digests,
     has_identity,
+    in_turn,
     load_sealed,
     locked,
     replacing,
@@ -362,6 +364,34 @@ def test_one_at_a_time_holds_a_lock(tmp_path):
     for thread in threads:
         thread.join()
     assert most == [1] * 5
+
+
+def test_a_long_block_waits_its_turn_and_says_for_whom(tmp_path):
+    path, order = tmp_path / 'new' / '.job.lock', []
+    held, go = threading.Event(), threading.Event()
+
+    def first():
+        with in_turn(path):
+            held.set()
+            go.wait(10)
+            order.append('first')
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    held.wait(10)
+    threading.Timer(0.1, go.set).start()
+    with pytest.warns(UserWarning, match=rf"process {os.getpid()} on .* holds '.*job.lock': this waits"), in_turn(path):
+        order.append('second')
+    thread.join()
+    assert order == ['first', 'second']
+    assert os.listdir(tmp_path / 'new') == []
+    path.write_text('process 1 on a machine that is no more')  # was killed
+    with warnings.catch_warnings(), in_turn(path):
+        warnings.simplefilter('error')
+        shutil.rmtree(path.parent)
+    (tmp_path / 'file').touch()
+    with in_turn(tmp_path / 'file' / '.job.lock'):  # writing will fail, and say so
+        pass
 
 
 def test_a_folder_takes_no_other_folders_place(tmp_path):
