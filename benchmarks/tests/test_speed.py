@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import rows
-from benchmarks.speed import processes, scaling
+from benchmarks.speed import neighbors, processes, scaling
 from benchmarks.speed.straightforward import StraightforwardTrainer
 from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
@@ -132,6 +132,15 @@ def test_processes_quick(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert all(int(row['triplets_a_second']) > 0 and row['threads'] == '1' for row in table)
     assert all('worker' not in row['arguments'] for row in table)
+
+
+def test_neighbors_quick(tmp_path, monkeypatch):
+    path = tmp_path / 'rows.csv'
+    monkeypatch.setattr(sys, 'argv', ['neighbors', '--quick', '--rows', str(path)])
+    neighbors.main()
+    table = [row for row in rows.read(path) if row['sampler'] == 'ours']
+    assert [row['num_neighbors'] for row in table] == ['[4, 2, 0]', '[10, 5, 5]', '[-1, 5, 0]']
+    assert all(float(row['ms']) > 0 and int(row['edges']) > 1000 for row in table)
 
 
 def test_scale_quick(quick):

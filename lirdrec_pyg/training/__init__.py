@@ -5,6 +5,7 @@ from lirdrec_pyg.training.lazy_adam import LazyAdam
 from lirdrec_pyg.training.loader import Loader, WholeGraph
 from lirdrec_pyg.training.mapped_features import MappedFeatures
 from lirdrec_pyg.training.minibatch import MiniBatches
+from lirdrec_pyg.training.neighbor_sampler import UniformNeighborSampler
 from lirdrec_pyg.training.probes import GradientBiasProbe, ModalityWeightMonitor
 from lirdrec_pyg.training.sampler import BPRSampler
 from lirdrec_pyg.training.trainer import Callback, FitResult, Trainer
@@ -24,6 +25,7 @@ __all__ = [
     'ModalityWeightMonitor',
     'ProgressBar',
     'Trainer',
+    'UniformNeighborSampler',
     'WholeGraph',
     'fit',
     'load_checkpoint',
