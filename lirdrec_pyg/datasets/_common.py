@@ -1,10 +1,11 @@
 r"""What the datasets share: reading of raw tables and features with errors that say where, and the cache."""
 
 import zipfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -14,11 +15,11 @@ from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
 from lirdrec_pyg._io import digest, file_digests, load_sealed, save_sealed, try_digest
+from lirdrec_pyg.datasets._tables import read_table
+from lirdrec_pyg.typing import LARGEST, node_lists
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-VERSION = 3  # of the processed data: raise it when a dataset's `process` gives something else
+MAX_UNPACKED = 256 << 20  # bytes of a file in a zip file
+VERSION = 4  # of the processed data: raise it when a dataset's `process` gives something else
 Transform = Callable[[HeteroData], HeteroData]
 
 
@@ -77,14 +78,22 @@ class CachedDataset(InMemoryDataset):
         stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in self.files]
         return digest(VERSION, type(self), self.arguments(), self._code, digests, stats)
 
+    def _make(self, folder: str) -> None:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"can't write to '{folder}' ({error.strerror}): {self.place}") from error
+
+    def _download(self) -> None:
+        if not all(Path(path).is_file() for path in self.raw_paths):
+            self._make(self.raw_dir)
+            self.download()
+
     def _process(self) -> None:
         key = self._key()
         self._kind = f'dataset {key} {self._run}'
         self._processed_dir = str(self.cache / f'{self.label}{key[:12]}')
-        try:
-            Path(self.processed_dir).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"can't write to '{self.processed_dir}' ({error.strerror}): {self.place}") from error
+        self._make(self._processed_dir)
         if self.force_reload or not Path(self.processed_paths[0]).is_file():
             self.process()
             if self._key() != key:
@@ -94,7 +103,10 @@ class CachedDataset(InMemoryDataset):
     def write(self, data: HeteroData, **more: Any) -> None:
         r"""Applies ``pre_transform`` and writes the processed file, with ``more`` beside the data."""
         data = data if self.pre_transform is None else self.pre_transform(data)
-        save_sealed((data.to_dict(), more), self.processed_paths[0], self._kind)
+        try:
+            save_sealed((data.to_dict(), more), self.processed_paths[0], self._kind)
+        except OSError as error:
+            raise OSError(error.errno, f'{error.strerror}: {self.place}, or make room') from error
 
     def load(self, path: str, data_cls: type[HeteroData] = HeteroData) -> None:
         try:
@@ -103,7 +115,11 @@ class CachedDataset(InMemoryDataset):
             raise ValueError(
                 f"'{path}' is damaged or no processed file ({type(error).__name__}: {error}): pass 'force_reload=True'"
             ) from error
-        self.data, self.slices = data_cls.from_dict(content), None
+        data = data_cls.from_dict(content)
+        for store in data.node_stores:
+            for key, value in node_lists(store, store.num_nodes).items():
+                store[key] = value
+        self.data, self.slices = data, None
 
 
 def find_masks(files: dict[str, Path]) -> dict[str, Path]:
@@ -112,65 +128,28 @@ def find_masks(files: dict[str, Path]) -> dict[str, Path]:
     return {name: path for name, path in masks.items() if path.is_file()}
 
 
-def read_table(path: Path, required: list[str]) -> 'pd.DataFrame':
-    r"""Reads a tab-separated table with a header as strings; ``name:type`` headers lose their type.
-
-    Raises:
-        ValueError: If a required column is missing, or a line has another number of fields than the header.
-    """
-    import pandas as pd
-
-    lines = path.read_text(encoding='utf-8-sig').rstrip('\n\r').split('\n')
-    names = [name.partition(':')[0].strip() for name in lines[0].split('\t')]
-    for name in required:
-        if name not in names:
-            raise ValueError(f"'{path}' lacks the column '{name}' (found {names})")
-    for number, line in enumerate(lines, start=1):
-        if line.count('\t') != len(names) - 1:
-            raise ValueError(
-                f"line {number} of '{path}' needs {len(names)} tab-separated fields (got {line.count(chr(9)) + 1}: "
-                f'{_shorten(line)})'
-            )
-    frame = pd.read_csv(
-        path, sep='\t', dtype=str, header=0, names=names, index_col=False, keep_default_na=False, na_filter=False,
-        quoting=3, skip_blank_lines=False, encoding='utf-8-sig', nrows=len(lines) - 1,
-    )  # fmt: skip
-    return frame
-
-
-def numbers(frame: 'pd.DataFrame', column: str, path: Path, integer: bool = False) -> npt.NDArray[Any]:
-    r"""Returns a column of a table as int64 where all values are whole numbers that fit, else as float64.
-
-    Raises:
-        ValueError: If a value is not a finite number or, with ``integer``, not a whole one.
-    """
-    import pandas as pd
-
-    parsed = pd.to_numeric(frame[column], errors='coerce')
-    if parsed.dtype == np.int64:
-        return parsed.to_numpy()  # float64 would round integers above 2**53
-    values = parsed.to_numpy(dtype=np.float64)
-    bad = ~np.isfinite(values)
-    is_int64 = (values == np.round(values)) & (np.abs(values) < 2**63)
-    whole = bool(is_int64.all())
-    if integer:
-        bad |= ~is_int64
-    if bad.any():
-        row = int(bad.argmax())
-        content = '\t'.join(str(value) for value in frame.iloc[row])
-        raise ValueError(
-            f"line {row + 2} of '{path}': '{column}' needs to be {'an integer' if integer else 'a number'} "
-            f'(got {_shorten(str(frame[column].iloc[row]))} in {_shorten(content)})'
-        )
-    return values.astype(np.int64) if whole else values
-
-
 def read_npy(path: Path) -> npt.NDArray[Any]:
     r"""Opens an ``.npy`` file without reading it whole, and without pickle."""
     try:
         return np.lib.format.open_memmap(path, mode='r')
-    except (ValueError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # NumPy parses the header as Python, with errors of many kinds
         raise ValueError(f"'{path}' needs to be a numeric .npy file ({error})") from error
+
+
+def read_matrix(path: Path) -> npt.NDArray[Any]:
+    r"""Opens a matrix of features without reading it whole.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    array = read_npy(path)
+    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'fiu':
+        raise ValueError(
+            f"'{path}' needs to be a numeric matrix with a row for each item (got {array.dtype} of shape {array.shape})"
+        )
+    return array
 
 
 def read_mask(path: Path, num_items: int) -> Tensor:
@@ -200,13 +179,9 @@ def read_features(path: Path, modality: str, has: Tensor | None = None, chunk_si
         - **output:** :math:`(|\mathcal{I}|, C)`
 
     Raises:
-        ValueError: If it is not a numeric matrix, or a value is NaN or Inf in float32.
+        ValueError: If it is not a numeric matrix, or a value is NaN, Inf or too large to sum.
     """
-    array = read_npy(path)
-    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in 'fiu':
-        raise ValueError(
-            f"'{path}' needs to be a numeric matrix with a row for each item (got {array.dtype} of shape {array.shape})"
-        )
+    array = read_matrix(path)
     out = torch.empty(array.shape, dtype=torch.float32)
     for start in range(0, len(array), chunk_size):
         rows = slice(start, start + chunk_size)
@@ -214,46 +189,53 @@ def read_features(path: Path, modality: str, has: Tensor | None = None, chunk_si
             out[rows] = torch.from_numpy(np.array(array[rows], dtype=np.float32))
         if has is not None and len(has) == len(array):
             out[rows][~has[rows]] = 0
-        bad = ~torch.isfinite(out[rows]).all(dim=1)
+        bad = ~(out[rows].abs() <= LARGEST).all(dim=1)
         if bool(bad.any()):
             row = start + int(bad.nonzero()[0])
-            raise ValueError(f"the features of modality '{modality}' need to be finite (got NaN or Inf in row {row} of "
-                             f"'{path}')")  # fmt: skip
+            what = 'NaN or Inf' if not np.isfinite(array[row]).all() else f'values beyond {LARGEST:g}'
+            raise ValueError(
+                f"the features of modality '{modality}' need to be finite (got {what} in row {row} of '{path}')"
+            )
     return out
 
 
-def read_ids(path: Path, column: str, data: HeteroData, node_type: str) -> None:
+def read_ids(path: Path, column: str, data: HeteroData, node_type: str, encoding: str | None = None) -> None:
     r"""Adds ``raw_id`` (the ids themselves where there is no file) and, where known, ``title`` of users or items."""
     size = data[node_type].num_nodes
     data[node_type].raw_id = [str(i) for i in range(size)]
     if path.is_file():
-        frame = read_table(path, [column])
-        ids = numbers(frame, column, path, integer=True)
+        table = read_table(path, [column], plain=True, encoding=encoding, rest=True)
+        ids = table.numbers(column, integer=True)
         if len(ids) != size or not np.array_equal(np.sort(ids), np.arange(size)):
             raise ValueError(
                 f"'{column}' of '{path}' needs to name each of 0 to {size - 1} once (got {len(ids)} lines)"
             )
-        frame = frame.iloc[np.argsort(ids)]
-        raw = [name for name in frame.columns if name not in (column, 'title', 'text')]
+        frame = table.frame.iloc[np.argsort(ids)]
+        raw = [name for name in frame.columns if name not in (column, 'title', 'text') and frame[name].is_unique]
         titles = [name for name in ('title', 'text') if name in frame]
         if raw:
-            data[node_type].raw_id = frame[raw[0]].tolist()
+            data[node_type].raw_id = frame['raw_id' if 'raw_id' in raw else raw[0]].tolist()
         if titles:
             data[node_type].title = frame[titles[0]].tolist()
 
 
 def read_zip(path: str, names: list[str]) -> dict[str, bytes]:
-    r"""Returns the contents of files in any folder of a zip file; nothing is written to paths from within it."""
+    r"""Returns the contents of files in any folder of a zip file; nothing is written to paths from within it.
+
+    Raises:
+        ValueError: If it is damaged or no zip file, or a file lacks or unpacks to more than ``MAX_UNPACKED`` bytes.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.rpartition('/')[2]: member for member in archive.namelist()}
+            out = {}
             for name in names:
                 if name not in members:
                     raise ValueError(f"'{path}' does not hold '{name}'")
-            return {name: archive.read(members[name]) for name in names}
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"'{path}' is not a zip file ({error})") from error
-
-
-def _shorten(text: str) -> str:
-    return repr(text if len(text) <= 100 else text[:100] + '…')
+                with archive.open(members[name]) as file:
+                    out[name] = file.read(MAX_UNPACKED + 1)
+                if len(out[name]) > MAX_UNPACKED:
+                    raise ValueError(f"'{name}' in '{path}' needs to be at most {MAX_UNPACKED} bytes long (got more)")
+            return out
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"'{path}' is not a zip file, or damaged ({error}): get it again") from error

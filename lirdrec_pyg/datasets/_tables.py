@@ -217,6 +217,7 @@ def read_table(
     names: Sequence[str] | None = None,
     least: int | None = None,
     plain: bool = False,
+    rest: bool = False,
 ) -> Table:
     r"""Reads a table as strings, or a Parquet file as what it holds.
 
@@ -232,6 +233,7 @@ def read_table(
         least (int, optional): The fewest fields of a line; those that lack are empty. (default: all)
         plain (bool, optional): Whether fields are between tabs and never quoted, no line is empty, and headers may be
             ``name:type``, whose type is left out. (default: :obj:`False`)
+        rest (bool, optional): Whether to read the other columns, too. (default: :obj:`False`)
 
     Raises:
         FileNotFoundError: If there is no such regular file.
@@ -274,12 +276,14 @@ def read_table(
         row = rows[bad.argmax()]
         line = content[starts[row] : starts[row + 1]].decode().rstrip('\n')
         between = {'\t': 'tab-separated fields', ',': 'fields'}.get(separator, f'fields between {separator!r}')
+        hint = '' if plain else f': quote a field that has {separator!r} in it'
         raise ValueError(f"line {lines[row]} of '{path}' needs {len(names)} {between} (got {counts[bad.argmax()]}: "
-                         f'{shorten(line)})')  # fmt: skip
+                         f'{shorten(line)}){hint}')  # fmt: skip
     first = rows[0] if len(rows) else len(starts) - 1
+    used = list(names) if rest or not required else list(dict.fromkeys(required))
     frame = pd.read_csv(
         io.BytesIO(memoryview(content)[starts[first] :]), sep=separator, header=None, names=columns, index_col=False,
-        usecols=list(dict.fromkeys(required)) or list(names), dtype=str, keep_default_na=False, na_filter=False,
+        usecols=used, dtype=str, keep_default_na=False, na_filter=False,
         quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, skip_blank_lines=False, lineterminator='\n',
     )  # fmt: skip
     if len(frame) != len(starts) - 1 - first:  # no known file does that, but it would shift all that follows

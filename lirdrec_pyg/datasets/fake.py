@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from lirdrec_pyg.typing import INTERACTS, ITEM, TEST, TRAIN, USER, VAL
+from lirdrec_pyg.typing import INTERACTS, ITEM, TEST, TRAIN, USER, VAL, NodeList
 
 
 class FakeMultimodal(InMemoryDataset):
@@ -89,8 +89,8 @@ class FakeMultimodal(InMemoryDataset):
         for node_type, size in ((USER, self.num_users), (ITEM, self.num_items)):
             data[node_type].num_nodes = size
             data[node_type].block = torch.arange(size) % self.num_blocks
-            data[node_type].raw_id = [f'{node_type}-{i}' for i in range(size)]
-        data[ITEM].title = [f'item {i} (block {i % self.num_blocks})' for i in range(self.num_items)]
+            data[node_type].raw_id = NodeList(f'{node_type}-{i}' for i in range(size))
+        data[ITEM].title = NodeList(f'item {i} (block {i % self.num_blocks})' for i in range(self.num_items))
 
         edge_index, split, time = self._interactions(data[USER].block, data[ITEM].block, generator)
         data[INTERACTS].edge_index, data[INTERACTS].split, data[INTERACTS].time = edge_index, split, time

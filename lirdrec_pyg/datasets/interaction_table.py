@@ -17,7 +17,7 @@ from lirdrec_pyg.typing import INTERACTS, ITEM, LARGEST, check_mask, check_modal
 if TYPE_CHECKING:
     import pandas as pd
 
-Input: TypeAlias = 'pd.DataFrame | str | os.PathLike[str]'
+Input: TypeAlias = 'pd.DataFrame | Table | str | os.PathLike[str]'
 Features = Any  # a matrix, or a tuple that starts with a matrix and a bool mask
 
 
@@ -272,6 +272,8 @@ class InteractionTable:
 def _read(table: Input, argument: str, columns: list[str], separator: str | None, encoding: str | None) -> Table:
     import pandas as pd
 
+    if isinstance(table, Table):  # of a dataset that has read it
+        return table
     if not isinstance(table, pd.DataFrame):
         return read_table(Path(table).expanduser(), columns, argument=argument, separator=separator, encoding=encoding)
     for column in columns:

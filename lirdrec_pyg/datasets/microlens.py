@@ -1,14 +1,13 @@
-import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from lirdrec_pyg.datasets._common import CachedDataset, Transform, find_masks, read_features, read_mask
+from lirdrec_pyg.datasets._tables import Table, read_table, read_text, shorten
 from lirdrec_pyg.datasets.interaction_table import InteractionTable
-from lirdrec_pyg.typing import ITEM
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lirdrec_pyg.typing import ITEM, check_modality_name
 
 
 class MicroLens(CachedDataset):
@@ -36,6 +35,7 @@ class MicroLens(CachedDataset):
         pre_transform (callable, optional): Applied once, before the data is stored.
         force_reload (bool, optional): Whether to process again. (default: :obj:`False`)
         cache_dir (str, optional): Where to store the processed data. (default: ``<root>/processed``)
+        encoding (str, optional): The encoding of the tables. (default: that of the byte order mark, or else UTF-8)
 
     Raises:
         FileNotFoundError: If a file is missing; names it.
@@ -54,11 +54,12 @@ class MicroLens(CachedDataset):
         pre_transform: Transform | None = None,
         force_reload: bool = False,
         cache_dir: str | None = None,
+        encoding: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.encoding = name, encoding
         self.k_core = k_core
         self.folder = Path(root).expanduser()
-        self.features = {modality: Path(path) for modality, path in (features or {}).items()}
+        self.features = {check_modality_name(name): Path(path).expanduser() for name, path in (features or {}).items()}
         pairs = [self.folder / f'{name}_pairs.{suffix}' for suffix in ('csv', 'tsv')]
         self.pairs = next((path for path in pairs if path.is_file()), pairs[1])
         self.titles = self.folder / f'{name}_titles.csv'
@@ -82,7 +83,13 @@ class MicroLens(CachedDataset):
 
     def arguments(self) -> dict[str, Any]:
         covers = None if self.covers is None else [path.name for path in self.covers]
-        return {'name': self.name, 'features': list(self.features), 'k_core': self.k_core, 'covers': covers}
+        return {
+            'name': self.name,
+            'features': list(self.features),
+            'k_core': self.k_core,
+            'covers': covers,
+            'encoding': self.encoding,
+        }
 
     @property
     def raw_dir(self) -> str:
@@ -95,13 +102,12 @@ class MicroLens(CachedDataset):
     def process(self) -> None:
         import pandas as pd
 
-        interactions = _read_pairs(self.pairs)
-        titles = _read_titles(self.titles)
-        untitled = set(interactions['item']) - set(titles['item'])
-        if untitled:
-            more = pd.DataFrame({'item': sorted(untitled), 'title': ''})
-            titles = pd.concat([titles, more], ignore_index=True)
-        table = InteractionTable(interactions, titles, time='time', text='title', k_core=self.k_core)
+        interactions = _read_pairs(self.pairs, self.encoding)
+        titles = _read_titles(self.titles, self.encoding)
+        untitled = set(interactions.ids('item')) - set(titles.ids('item')) - {''}
+        more = pd.DataFrame({'item': sorted(untitled), 'title': ''})
+        videos = pd.concat([titles.frame, more], ignore_index=True)
+        table = InteractionTable(interactions, videos, time='time', text='title', k_core=self.k_core)
         features = {}
         for modality, path in self.features.items():
             has = read_mask(self.masks[modality], len(table.item_ids)) if modality in self.masks else None
@@ -117,49 +123,34 @@ class MicroLens(CachedDataset):
         return f'{self.__class__.__name__}({self.name})'
 
 
-def _read_titles(path: Path) -> 'pd.DataFrame':
-    import pandas as pd
-
-    rows: list[list[str]] = []
-    with path.open(encoding='utf-8-sig', newline='') as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            for row in reader:
-                if len(row) > 2:
-                    raise ValueError(f"line {reader.line_num} of '{path}' needs 2 fields: item, title, the latter in "
-                                     f'quotes if it has a comma (got {len(row)}: {row[:3]})')  # fmt: skip
-                if row:
-                    rows.append([row[0], *(row[1:] or [''])])
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num} of '{path}' needs to be valid CSV ({error})") from error
-    if rows and rows[0][0].lower() in ('item', 'videoid', 'item_id'):
-        rows = rows[1:]
-    return pd.DataFrame(rows, columns=['item', 'title'], dtype=str)
+def _read_titles(path: Path, encoding: str | None) -> Table:
+    table = read_table(path, names=['item', 'title'], least=1, separator=',', encoding=encoding)
+    has_header = len(table) > 0 and table.frame['item'].iloc[0].lower() in ('item', 'videoid', 'item_id')
+    return table.take(np.arange(len(table)) > 0) if has_header else table
 
 
-def _read_pairs(path: Path) -> 'pd.DataFrame':
-    import pandas as pd
-
+def _read_pairs(path: Path, encoding: str | None) -> Table:
     if path.suffix == '.csv':
-        try:
-            frame = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
-        except pd.errors.EmptyDataError as error:
-            raise ValueError(f"'{path}' needs at least one interaction (got an empty file)") from error
-        if frame.shape[1] != 3:
-            raise ValueError(f"'{path}' needs 3 columns: user, item, timestamp (got {frame.shape[1]})")
-        frame = frame.set_axis(['user', 'item', 'time'], axis=1)
-        first = frame['time'].iloc[0].strip()
+        table = read_table(path, names=['user', 'item', 'time'], encoding=encoding)
+        if len(table) == 0:
+            raise ValueError(f"'{path}' needs at least one interaction (got an empty file)")
+        first = table.frame['time'].iloc[0].strip()
         has_header = first.replace('_', '').isalpha() and first.lower() != 'nan'
-        return frame.iloc[1:] if has_header else frame
+        return table.take(np.arange(len(table)) > 0) if has_header else table
+    import pandas as pd
+
     users: list[str] = []
     items: list[str] = []
     times: list[int] = []
-    for line, text in enumerate(path.read_text().splitlines(), start=1):
+    lines: list[int] = []
+    for line, text in enumerate(read_text(path, encoding).decode().rstrip('\n').split('\n'), start=1):
         user, tab, rest = text.partition('\t')
         bought = rest.split()
         if not (user and tab and bought):
-            raise ValueError(f"line {line} of '{path}' needs to be a user, a tab and its items (got {text[:80]!r})")
+            raise ValueError(f"line {line} of '{path}' needs to be a user, a tab and its items (got {shorten(text)})")
         users += [user] * len(bought)
         items += bought
         times += range(len(bought))
-    return pd.DataFrame({'user': users, 'item': items, 'time': times})
+        lines += [line] * len(bought)
+    frame = pd.DataFrame({'user': users, 'item': items, 'time': times})
+    return Table(frame, str(path), np.array(lines))

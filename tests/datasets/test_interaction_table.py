@@ -261,13 +261,11 @@ def test_features_of_a_data_frame_are_aligned_by_its_index():
     assert data[ITEM].has_text.tolist() == [True, False, True, True]
     assert data[ITEM].x_text[:, 0].tolist() == [1, 0, 3, 4]
     for index in (range(5), ['kiwi', 'kiwi', 'apple', 'plum', 'fig']):
-        with pytest.raises(
-            ValueError, match=r"needs to hold the items' raw ids once, as 'apple' .* give"
-        ):
+        with pytest.raises(ValueError, match=r"needs to hold the items' raw ids once, as 'apple' .* give"):
             table.to_hetero_data({'text': x.set_axis(index)})
-    with pytest.raises(ValueError, match="the features of modality 'text' need to be numbers"):
+    with pytest.raises(ValueError, match="features of modality 'text' need to be a matrix of numbers"):
         table.to_hetero_data({'text': x.assign(b='red')})
-    with pytest.raises(ValueError, match="the features of modality 'text' need to be numbers"):
+    with pytest.raises(ValueError, match="features of modality 'text' need to be a matrix of numbers"):
         table.to_hetero_data({'text': [['a']] * 4})
 
 

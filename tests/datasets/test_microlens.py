@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 
@@ -78,7 +80,7 @@ def test_titles_with_commas_need_quotes(tmp_path):
     assert MicroLens(str(tmp_path), 'toy')[0][ITEM].title == ['', 'of two\nlines', 'ten, or "10"']
     for text, line in [('10,hello, world\n2,y\n', 1), ('item,title\n10,"a\nb"\n2,hello, world\n', 4)]:
         path.write_text(text)
-        message = rf"line {line} of '.*toy_titles.csv' needs 2 fields: item, title, .* \(got 3: \['\d+', 'hello',"
+        message = rf"line {line} of '.*toy_titles.csv' needs 2 fields \(got 3: '\d+,hello, .*\): quote a field"
         with pytest.raises(ValueError, match=message):
             MicroLens(str(tmp_path), 'toy')
     path.write_text('10,ten\n2,"two\n')
@@ -103,3 +105,41 @@ def test_covers_that_come_later_are_seen(tmp_path):
         path = tmp_path / 'toy_covers' / f'{name}.jpg'
         path.write_bytes(b'')
         assert str(path) in MicroLens(str(tmp_path), 'toy')[0][ITEM].image
+
+
+def test_tables_that_are_packed_or_of_another_encoding(tmp_path):
+    write(tmp_path, 'csv')
+    plain = MicroLens(str(tmp_path), 'toy')[0]
+    for suffix in ('pairs', 'titles'):
+        path = tmp_path / f'toy_{suffix}.csv'
+        path.write_bytes(gzip.compress(path.read_bytes().replace(b'\n', b'\r\n')))
+    packed = MicroLens(str(tmp_path), 'toy')[0]
+    assert packed[ITEM].title == plain[ITEM].title
+    assert packed[INTERACTS].edge_index.equal(plain[INTERACTS].edge_index)
+    path = tmp_path / 'toy_titles.csv'
+    path.write_bytes('10,dîner\n'.encode('cp1252'))
+    with pytest.raises(ValueError, match=r"line 1 of '.*toy_titles.csv' needs to be in utf-8 .*: 'cp1252' would fit"):
+        MicroLens(str(tmp_path), 'toy')
+    assert 'dîner' in MicroLens(str(tmp_path), 'toy', encoding='cp1252')[0][ITEM].title
+
+
+def test_errors_name_the_line_of_the_pairs(tmp_path):
+    write(tmp_path)
+    path = tmp_path / 'toy_pairs.csv'
+    for text, message in [
+        (
+            'user,item,timestamp\n1,10,5\n1,2,soon\n',
+            r"line 3 of '.*toy_pairs.csv': 'time' needs to be a number or a date",
+        ),
+        ('1,10,5\n1,2\n', r"line 2 of '.*toy_pairs.csv' needs 3 fields \(got 2: '1,2'\)"),
+        ('1,10,5\n1,"2,5\n', r"line 2 of '.*toy_pairs.csv' needs to be valid CSV"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            MicroLens(str(tmp_path), 'toy')
+
+
+def test_refuses_names_that_modalities_can_not_have(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ValueError, match=r"the name of a modality .* \(got 'items'\)"):
+        MicroLens(str(tmp_path), 'toy', features={'items': str(tmp_path / 'x.npy')})

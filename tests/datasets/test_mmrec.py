@@ -1,3 +1,4 @@
+import gzip
 import os
 import warnings
 from pathlib import Path
@@ -287,3 +288,75 @@ def test_the_cache_is_read_without_running_anything(root, tmp_path):
     with pytest.raises(ValueError, match='is damaged'):
         MMRecDataset(str(root), 'toy')
     assert MMRecDataset(str(root), 'toy', force_reload=True)[0]['item'].num_nodes == 4
+
+
+def test_tables_of_another_encoding_or_packed(root):
+    folder = root / 'toy'
+    (folder / 'items.tsv').write_bytes('itemID\tasin\ttitle\n0\ta\té\n1\tb\t\n2\tc\t\n3\td\t\n'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r"line 2 of '.*items.tsv' needs to be in utf-8 .*: 'cp1252' would fit"):
+        MMRecDataset(str(root), 'toy')
+    assert MMRecDataset(str(root), 'toy', encoding='cp1252')[0]['item'].title[0] == 'é'
+    path = folder / 'toy.inter'
+    path.write_bytes(gzip.compress(path.read_bytes().replace(b'\n', b'\r\n')))
+    assert MMRecDataset(str(root), 'toy', encoding='latin-1')[0][INTERACTS].time.tolist() == [10, 11, 12, 13, 14]
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(ValueError, match=r"toy.inter' is cut short or damaged after line \d"):
+        MMRecDataset(str(root), 'toy', encoding='latin-1')
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('', r"toy.inter' needs a header and a line for each row \(got an empty file\)"),
+        ('userID,itemID\n0,1\n', r"lacks the column 'userID' .*: ',' would fit as 'separator'"),
+        ('userID\titemID\titemID\n0\t1\t2\n', r"need different names \(got \['itemID'\] more than once\)"),
+        (f'{HEADER}\n0\t0\t1e39\t1\t0\n', r"line 2 of .*: 'rating' needs to be at most 3.4e\+38 \(got '1e39'"),
+        ('userID\titemID\n0\t0\n9007199254740993.0\t1\n', r"line 3 of .*: 'userID' needs to be below 2\*\*53"),
+    ],
+)
+def test_tables_that_can_not_be_read(root, content, message):
+    (root / 'toy' / 'toy.inter').write_text(content)
+    with pytest.raises(ValueError, match=message):
+        MMRecDataset(str(root), 'toy')
+
+
+@pytest.mark.parametrize('header', ['itemID\tbrand\tasin\ttitle', 'brand\ttitle\titemID\traw_id'])
+def test_brands_are_no_ids(root, header):
+    rows = [
+        dict(zip(('itemID', 'brand', 'asin', 'raw_id', 'title'), row, strict=True))
+        for row in [
+            ('0', 'Acme', 'a', 'a', 't'),
+            ('1', 'Acme', 'b', 'b', 't'),
+            ('2', '', 'c', 'c', ''),
+            ('3', '', 'd', 'd', ''),
+        ]
+    ]
+    lines = ['\t'.join(row[name] for name in header.split('\t')) for row in rows]
+    (root / 'toy' / 'items.tsv').write_text('\n'.join([header, *lines]) + '\n')
+    item = MMRecDataset(str(root), 'toy')[0]['item']
+    assert item.raw_id == ['a', 'b', 'c', 'd'] and item.title == ['t', 't', '', '']
+    (root / 'toy' / 'items.tsv').write_text('itemID\tbrand\n0\tA\n1\tA\n2\tB\n3\tB\n')
+    assert MMRecDataset(str(root), 'toy')[0]['item'].raw_id == ['0', '1', '2', '3']
+
+
+@pytest.mark.parametrize('array', [np.array(1.0), np.zeros((4, 0)), np.zeros(4, dtype=[('a', 'f4')])])
+def test_arrays_that_are_no_matrices(root, array):
+    np.save(root / 'toy' / 'image_feat.npy', array)
+    with pytest.raises(
+        ValueError, match=r"image_feat.npy' needs to be a numeric matrix with a row for each item \(got"
+    ):
+        MMRecDataset(str(root), 'toy')
+
+
+@pytest.mark.parametrize('value', [1e39, 3e38])
+def test_features_that_are_too_large_to_sum(root, value):
+    np.save(root / 'toy' / 'image_feat.npy', np.array([[1.0], [value], [1.0], [1.0]]))
+    with pytest.raises(ValueError, match=r"modality 'image' need to be finite \(got values beyond 1e\+32 in row 1 of"):
+        MMRecDataset(str(root), 'toy')
+
+
+def test_names_that_modalities_can_not_have(root):
+    np.save(root / 'toy' / 'items_feat.npy', np.ones((4, 2)))
+    with pytest.raises(ValueError, match=r"the name of a modality .* \(got 'items'\): rename it"):
+        MMRecDataset(str(root), 'toy')
+    assert modalities(MMRecDataset(str(root), 'toy', modalities=['text'])[0]) == ['text']

@@ -1,12 +1,14 @@
-import shutil
-import urllib.error
+import hashlib
+import http.server
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
-from lirdrec_pyg.datasets import MovieLens100K, movielens
+from lirdrec_pyg.datasets import MovieLens100K, _common, _download, movielens
 from lirdrec_pyg.typing import INTERACTS, modalities
 
 # Users 11 to 13 like movies 1 to 3; user 14 likes movie 4 only; movie 2 is disliked by user 13.
@@ -99,26 +101,74 @@ def test_movielens_core_is_iterated(tmp_path):
         MovieLens100K(str(tmp_path / 'ml'), wheel=wheel, k_core=-1)
 
 
-def test_movielens_download(tmp_path, monkeypatch):
-    source = write_grouplens(tmp_path / 'source.zip')
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.requests += 1
+        content = self.server.content
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
-    def download_url(url, folder):
-        assert url == 'https://files.grouplens.org/datasets/movielens/ml-100k.zip'
-        return shutil.copy(source, f'{folder}/ml-100k.zip')
+    def log_message(self, *args):
+        pass
 
-    monkeypatch.setattr(movielens, 'download_url', download_url)
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.content, server.requests = write_grouplens(tmp_path / 'source.zip').read_bytes(), 0
+    monkeypatch.setattr(MovieLens100K, 'url', f'http://127.0.0.1:{server.server_address[1]}/ml-100k.zip')
+    monkeypatch.setattr(MovieLens100K, 'checksum', hashlib.sha256(server.content).hexdigest())
+    thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_movielens_download(tmp_path, server):
     check(MovieLens100K(str(tmp_path / 'ml'), k_core=2)[0])
-    assert not list((tmp_path / 'ml').rglob('*.zip'))
+    assert sorted(path.name for path in (tmp_path / 'ml' / 'raw').iterdir()) == ['ml-100k.inter', 'ml-100k.item']
+    MovieLens100K(str(tmp_path / 'ml'), k_core=2)
+    assert server.requests == 1
 
 
-def test_movielens_unreachable(tmp_path, monkeypatch):
-    def download_url(url, folder):
-        raise urllib.error.URLError('no route')
+def test_movielens_is_published_over_tls_with_a_checksum():
+    assert MovieLens100K.url == 'https://files.grouplens.org/datasets/movielens/ml-100k.zip'
+    assert len(MovieLens100K.checksum) == 64
 
-    monkeypatch.setattr(movielens, 'download_url', download_url)
-    message = r"no route.*put 'ml-100k.inter' and 'ml-100k.item' into '.*ml/raw', or pass 'wheel'"
+
+def test_movielens_download_of_something_else(tmp_path, server):
+    server.content = write_grouplens(tmp_path / 'other.zip').read_bytes() + b'!'
+    with pytest.raises(ValueError, match='the sha256 of .* needs to be'):
+        MovieLens100K(str(tmp_path / 'ml'))
+    assert list((tmp_path / 'ml' / 'raw').iterdir()) == []
+
+
+def test_movielens_downloads_once_for_two(tmp_path, server):
+    with ThreadPoolExecutor(4) as pool:
+        for dataset in pool.map(lambda _: MovieLens100K(str(tmp_path / 'ml'), k_core=2), range(4)):
+            check(dataset[0])
+    assert server.requests == 1
+
+
+def test_movielens_unreachable(tmp_path, server, monkeypatch):
+    server.server_close()
+    monkeypatch.setattr(_download.time, 'sleep', lambda seconds: None)
+    message = r"refused.*put 'ml-100k.inter' and 'ml-100k.item' into '.*ml/raw', or pass 'wheel'"
     with pytest.raises(ConnectionError, match=message):
         MovieLens100K(str(tmp_path / 'ml'))
+
+
+def test_a_zip_file_that_grows_beyond_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(_common, 'MAX_UNPACKED', 1 << 16)
+    with zipfile.ZipFile(tmp_path / 'bomb.whl', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('ml-100k.inter', bytes(1 << 20))
+        archive.writestr('ml-100k.item', b'')
+    with pytest.raises(ValueError, match=r"'ml-100k.inter' in '.*bomb.whl' needs to be at most 65536 bytes long"):
+        MovieLens100K(str(tmp_path / 'ml'), wheel=str(tmp_path / 'bomb.whl'))
 
 
 def test_movielens_bad_files(tmp_path):
