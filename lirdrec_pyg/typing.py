@@ -26,7 +26,7 @@ without a doubt is cast; all else is refused.
 """
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,7 +51,10 @@ LARGEST = 1e32  # of a feature: sums of such numbers are still finite in single 
 
 class NodeList(list[Any]):
     r"""A list with an entry for each node, such as raw ids. A tensor or an array takes entries out of it: positions or
-    a bool mask. So PyG cuts it along with the features of the nodes, in ``data.subgraph`` and its transforms."""
+    a bool mask. So PyG cuts it along with the features of the nodes, in ``data.subgraph`` and its transforms.
+
+    After ``data.to`` and ``data.clone`` it is a plain list, until the next transform.
+    """
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, (Tensor, np.ndarray)) and index.ndim > 0:
@@ -69,6 +72,11 @@ class NodeList(list[Any]):
 
 
 torch.serialization.add_safe_globals([NodeList])  # so that data is read with `weights_only=True`
+
+
+def node_lists(store: Mapping[str, Any], size: int) -> dict[str, NodeList]:
+    r"""Returns the plain lists of a node type that have an entry for each of its nodes, as :class:`NodeList`."""
+    return {key: NodeList(x) for key, x in store.items() if type(x) in (list, tuple) and len(x) == size}
 
 
 class Embeddings(NamedTuple):
@@ -142,8 +150,9 @@ def check(
     r"""Returns data that keeps the contract of this module: the data itself, or a shallow copy with what was cast.
 
     Other integers become int64, masks of zeros and ones bool, NumPy arrays and integer features float tensors. A
-    missing ``num_nodes`` is counted. A list with an entry for each node becomes a :class:`NodeList`. What was once looked through is remembered for as long as its tensor lives
-    unchanged, so that calling this again costs next to nothing.
+    missing ``num_nodes`` is counted. A list with an entry for each node becomes a :class:`NodeList`. What was once
+    looked through is remembered for as long as its tensor lives unchanged, so that calling this again costs next to
+    nothing.
 
     Args:
         data (HeteroData): The data, which stays as it is.
@@ -379,9 +388,7 @@ def _check_nodes(data: HeteroData, node_type: str, argument: str) -> tuple[int, 
         _refuse_not_finite(value, f'{_name(key, argument)} needs to be finite')
     for key in masks:
         out[key] = _mask(store[key], size, _name(key, argument))
-    for key, value in store.items():
-        if type(value) in (list, tuple) and len(value) == size:
-            out[key] = NodeList(value)
+    out |= node_lists(store, size)
     if not isinstance(given, int):
         out['num_nodes'] = size
     return size, out

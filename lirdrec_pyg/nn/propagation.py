@@ -163,15 +163,19 @@ class Graph(NamedTuple):
 
 
 def edges(data: HeteroData) -> Graph:
-    r"""Returns the edges of the data, in the layout that it holds."""
+    r"""Returns the edges of the data, in the layout that it holds.
+
+    Raises:
+        ValueError: If there are none, or they are of another number of nodes than the data has.
+    """
     if REV_INTERACTS not in data.edge_types:
         raise ValueError(f"'data' needs the relation {REV_INTERACTS}: apply `InteractionGraph()` to the training split")
     similar = similar_t = None
     if SIMILAR_TO in data.edge_types:
-        similar = _edges(data[SIMILAR_TO])
+        similar = _edges(data, SIMILAR_TO)
         if 'adj' in data[SIMILAR_TO]:
             similar_t = data[SIMILAR_TO].adj, data[SIMILAR_TO].get('adj_weight')
-    return Graph(_edges(data[INTERACTS]), _edges(data[REV_INTERACTS]), similar, similar_t)
+    return Graph(_edges(data, INTERACTS), _edges(data, REV_INTERACTS), similar, similar_t)
 
 
 def _edges_to(pair: Edges, device: torch.device) -> Edges:
@@ -179,10 +183,24 @@ def _edges_to(pair: Edges, device: torch.device) -> Edges:
     return adj.to(device), None if weight is None else weight.to(device)
 
 
-def _edges(store: Any) -> Edges:
-    if 'adj_t' in store:
-        return store.adj_t, store.get('adj_t_weight')
-    return store.edge_index, store.edge_weight
+def _edges(data: HeteroData, relation: tuple[str, str, str]) -> Edges:
+    store = data[relation]
+    if 'adj_t' not in store:
+        return store.edge_index, store.edge_weight
+    size, found = (data[relation[2]].num_nodes, data[relation[0]].num_nodes), _size(store.adj_t)
+    if found != size and None not in found:
+        raise ValueError(
+            f"'adj_t' of {relation} needs to be of shape {size} (got {found}): apply `InteractionGraph()` to the split, "
+            'after what changes its nodes'
+        )
+    return store.adj_t, store.get('adj_t_weight')
+
+
+def _size(adj: Any) -> tuple[int | None, ...]:
+    r"""Returns the number of targets and of sources, as far as they are known."""
+    if isinstance(adj, EdgeIndex):
+        return adj.sparse_size()[::-1]
+    return tuple(adj.shape if isinstance(adj, Tensor) else adj.sparse_sizes())
 
 
 def _common_dtype(x: Tensor, weight: Any) -> torch.dtype:

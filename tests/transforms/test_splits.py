@@ -92,7 +92,7 @@ def test_views_partition_the_data_and_never_leak(split, num_users, num_items, de
         assert out.time.tolist() == [time[pair] for pair in graph]
         assert set(out.keys()) == {'edge_index', 'time', 'rating', 'edge_label_index'}
         assert view[ITEM].x_image.data_ptr() == data[ITEM].x_image.data_ptr()
-        assert view[ITEM].raw_id is data[ITEM].raw_id
+        assert view[ITEM].raw_id == data[ITEM].raw_id and view[ITEM].raw_id is splits[0][ITEM].raw_id
         similar = (ITEM, 'similar_to', ITEM)
         assert view[similar].edge_index.data_ptr() == data[similar].edge_index.data_ptr()
 
