@@ -22,9 +22,17 @@ from tqdm import tqdm
 from lirdrec_pyg.datasets._interactions import Array
 
 MAX_LINE = 1 << 20  # bytes; the longest published ones are far below
+LIMIT = 64 << 20  # bytes of a line that is not skipped, but ends the reading
 RECORD = np.dtype([('asin', 'S10'), ('x', '<f4', (4096,))])  # of the image features
-SCRIPT = re.compile(r'<(script|style)\b.*?</\1\s*>', re.DOTALL | re.IGNORECASE)
+HIDDEN = re.compile(r'<!--|<(script|style)\b', re.IGNORECASE)  # what starts a part that nobody sees
+END = {
+    '': re.compile(r'-->'),
+    'script': re.compile(r'</script\s*>', re.IGNORECASE),
+    'style': re.compile(r'</style\s*>', re.IGNORECASE),
+}
 TAG = re.compile(r'</?[a-zA-Z!][^<>]*>')
+LONG_REFERENCE = re.compile(r'&#[xX]?[0-9a-fA-F]{20}')
+PAGE_SCRIPT = re.compile(r'\bvar\s[^;]{0,200}getTime\(\)')  # stands where some pages of 2018 have their texts
 
 
 class Release(NamedTuple):
@@ -93,7 +101,8 @@ class Lines:
     r"""The lines of a text file, plain or gzip, which counts those that turn out to be malformed.
 
     Raises:
-        ValueError: If a gzip file is cut short or damaged; names the line that was reached.
+        ValueError: If a gzip file is cut short or damaged, or a line is longer than ``LIMIT``; names the line that was
+            reached.
     """
 
     def __init__(self, path: Path, progress: bool) -> None:
@@ -112,7 +121,16 @@ class Lines:
         ):
             stream = io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 20) if self.path.suffix == '.gz' else raw
             try:
-                for self.number, line in enumerate(stream, start=1):
+                while line := stream.readline(MAX_LINE + 1):
+                    self.number += 1
+                    length = len(line)
+                    while length > MAX_LINE and not line.endswith(b'\n') and (more := stream.readline(MAX_LINE)):
+                        length += len(more)
+                        if length > LIMIT:
+                            raise ValueError(f"line {self.number} of '{self.path}' needs to be at most {LIMIT} bytes "
+                                             'long (got more): get it again')  # fmt: skip
+                        if more.endswith(b'\n'):
+                            break
                     if self.number % 8192 == 0:
                         bar.update(raw.tell() - bar.n)
                     if not line.isspace():
@@ -166,7 +184,7 @@ class Reviews(NamedTuple):
 
     user: Array
     item: Array
-    time: Array  # seconds
+    time: Array  # seconds; those of 2023 have milliseconds, as fractions
     rating: Array
     user_ids: list[str]
     item_ids: list[str]
@@ -190,10 +208,11 @@ def read_reviews(lines: Lines, release: Release, min_rating: float | None) -> Re
             continue
         user.append(users.setdefault(user_id, len(users)))
         item.append(items.setdefault(item_id, len(items)))
-        time.append(ticks // release.ticks)
+        time.append(ticks)
         rating.append(stars)
-    codes = np.asarray(user), np.asarray(item)
-    return Reviews(*codes, np.asarray(time), np.asarray(rating), list(users), list(items), low)
+    codes, times = (np.asarray(user), np.asarray(item)), np.asarray(time)
+    times = times if release.ticks == 1 else times / release.ticks
+    return Reviews(*codes, times, np.asarray(rating), list(users), list(items), low)
 
 
 def _review(record: Mapping[str, Any], keys: tuple[str, str, str, str]) -> tuple[str, str, float, int]:
@@ -252,27 +271,49 @@ def read_metadata(lines: Lines, release: Release, position: Mapping[str, int], f
                 if out.found[row]:
                     repeated += 1
                     continue
-                out.title[row] = flatten(record.get(release.fields['title']))
-                parts = (flatten(record.get(release.fields[field])) for field in fields)
-                out.text[row] = ' '.join(filter(None, parts))
-                out.image_url[row] = find_url([record.get(name) for name in release.images])
-                out.found[row] = True
-            except (ValueError, RecursionError) as error:
+                title = flatten(record.get(release.fields['title']))
+                text = ' '.join(filter(None, (flatten(record.get(release.fields[field])) for field in fields)))
+                url = find_url([record.get(name) for name in release.images])
+            except ValueError as error:
                 lines.refuse(error)
+            except RecursionError:
+                lines.refuse('nested too deeply')
+            else:
+                out.title[row], out.text[row], out.image_url[row], out.found[row] = title, text, url, True
     return out._replace(repeated=repeated)
 
 
 def flatten(value: object) -> str:
-    r"""Returns the text of a string, a number, or a nested list of these, without HTML and on one line."""
+    r"""Returns the text of a string, a number, or a nested list of these, without HTML and on one line.
+
+    Raises:
+        Malformed: If a script, style or comment in it has no end, or a character reference is too long.
+    """
     if isinstance(value, list | tuple):
         return ' '.join(filter(None, map(flatten, value)))
-    if not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:  # also not a number
         return ''
     text = str(value)
+    if 'getTime()' in text and PAGE_SCRIPT.search(text):
+        return ''
     if '<' in text:
-        text = TAG.sub(' ', SCRIPT.sub(' ', text))
+        text = TAG.sub(' ', _without_hidden(text))
+    if LONG_REFERENCE.search(text):
+        raise Malformed('with a character reference of more than 20 digits')
     text = html.unescape(text).encode(errors='ignore').decode()  # half of a surrogate pair is no character
     return ' '.join(text.split())
+
+
+def _without_hidden(text: str) -> str:
+    r"""Returns a text without scripts, styles and comments, in linear time: it is gone through once."""
+    parts, place = [], 0
+    while match := HIDDEN.search(text, place):
+        end = END[(match[1] or '').lower()].search(text, match.end())
+        if end is None:
+            raise Malformed('with a script, style or comment without an end')
+        parts.append(text[place : match.start()])
+        place = end.end()
+    return ' '.join([*parts, text[place:]])
 
 
 def find_url(value: object) -> str | None:

@@ -13,7 +13,7 @@ from lirdrec_pyg.datasets._amazon import RELEASES, Lines, read_image_features, r
 from lirdrec_pyg.datasets._common import VERSION, CachedDataset, Transform, find_masks, read_features, read_mask
 from lirdrec_pyg.datasets._download import download
 from lirdrec_pyg.datasets._interactions import Duplicates, deduplicate, k_core, number
-from lirdrec_pyg.typing import ITEM, USER
+from lirdrec_pyg.typing import ITEM, USER, check_modality_name
 
 
 class AmazonReviews(CachedDataset):
@@ -30,9 +30,9 @@ class AmazonReviews(CachedDataset):
     streams: what takes up memory are the interactions and the items that stay. The published reviews of 2014 and 2018
     are 5-cores themselves. Items are numbered in the order of their ids, which ``features`` follow.
 
-    Beside ``edge_index`` there are ``time`` (seconds since 1970) and ``rating``, beside ``raw_id`` the lists
-    ``data['item'].title``, ``text`` and ``image_url`` (without HTML; empty, and :obj:`None` for a URL, where there is
-    none). There is no split; :mod:`lirdrec_pyg.transforms` has some.
+    Beside ``edge_index`` there are ``time`` (seconds since 1970, those of 2023 with their milliseconds) and ``rating``,
+    beside ``raw_id`` the lists ``data['item'].title``, ``text`` and ``image_url`` (without HTML; empty, and :obj:`None`
+    for a URL, where there is none). There is no split; :mod:`lirdrec_pyg.transforms` has some.
 
     Args:
         root (str): Where to keep the dataset. ``<root>/<version>/raw`` holds the raw files, named as published; a
@@ -106,7 +106,7 @@ class AmazonReviews(CachedDataset):
             raise ValueError(f"'text_fields' needs to be some of {sorted(self.release.fields)} (got {text_fields!r})")
         self.name, self.version, self.min_rating, self.k_core = name, version, min_rating, k_core
         self.duplicates, self.text_fields, self.max_malformed = duplicates, tuple(text_fields), max_malformed
-        self.features = {modality: Path(path).expanduser() for modality, path in (features or {}).items()}
+        self.features = {check_modality_name(key): Path(path).expanduser() for key, path in (features or {}).items()}
         self.masks = find_masks(self.features)
         for modality, path in self.features.items():
             if not path.is_file():

@@ -1,8 +1,10 @@
 import ast
+import contextlib
 import gzip
 import hashlib
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,16 +92,17 @@ def build(root, name='baby', version='2014', k_core=3, image_features=False, **k
     )
 
 
-def check_graph(data):
+def check_graph(data, late=0):
     data.validate()
     assert data['user'].raw_id == ['U0', 'U1', 'U2']
     assert data['item'].raw_id == [A, B, C]
     store = data[INTERACTS]
     # By user and time; the later of U0's reviews of A counts.
     assert store.edge_index.tolist() == [[0, 0, 0, 1, 1, 1, 2, 2, 2], [2, 1, 0, 2, 1, 0, 2, 1, 0]]
-    assert (store.time - 1_400_000_000).tolist() == [0, 1, 100_000_000, 3, 4, 5, 6, 7, 8]
+    time = [1_400_000_000 + seconds + late for seconds in (0, 1, 100_000_000, 3, 4, 5, 6, 7, 8)]
+    assert store.time.tolist() == time
     assert store.rating.tolist() == [5, 5, 2, 5, 5, 5, 5, 5, 5]
-    assert store.rating.dtype == torch.float32 and store.time.dtype == torch.int64
+    assert store.rating.dtype == torch.float32 and store.time.dtype == (torch.float64 if late else torch.int64)
 
 
 def test_2014(tmp_path):
@@ -149,11 +152,26 @@ def test_2023_unpacked(tmp_path):
     write_lines(raw / 'meta_Baby_Products.jsonl.gz', [*META_2023, b'', b'  '])
     dataset = build(tmp_path, version='2023')
     assert dataset.raw_file_names == ['Baby_Products.jsonl', 'meta_Baby_Products.jsonl.gz']
-    check_graph(dataset[0])
+    check_graph(dataset[0], late=0.999)
     item = dataset[0]['item']
     assert item.title == ['Bear', 'Ball', '']
     assert item.text == ['Bear Acme Baby Toys a b', 'Ball', '']
     assert item.image_url == ['https://i/l.jpg', 'https://i/h.jpg', None]
+
+
+def test_milliseconds_of_2023_order_what_happens_within_a_second(tmp_path):
+    raw = tmp_path / '2023' / 'raw'
+    rows = [
+        {'user_id': 'U', 'parent_asin': item, 'rating': stars, 'timestamp': 1_600_000_000_000 + ticks}
+        for item, stars, ticks in [(B, 1.0, 900), (A, 2.0, 500), (A, 3.0, 100), (C, 4.0, 300)]
+    ]
+    write_lines(raw / 'Baby_Products.jsonl.gz', rows)
+    write_lines(raw / 'meta_Baby_Products.jsonl.gz', META_2023)
+    data = build(tmp_path, version='2023', k_core=0)[0]
+    store = data[INTERACTS]
+    assert [data['item'].raw_id[i] for i in store.edge_index[1]] == [C, A, B]
+    assert store.rating.tolist() == [4, 2, 1]  # the later review of A counts
+    assert store.time.tolist() == [1_600_000_000.3, 1_600_000_000.5, 1_600_000_000.9]
 
 
 def test_malformed_lines(tmp_path):
@@ -378,10 +396,82 @@ def test_urls_of_all_releases():
         ([['a', None], [1, ['b', {'c': 1}]], ''], 'a 1 b'),
         ('half \ud83d of a pair', 'half of a pair'),
         (None, ''),
+        ([True, float('nan'), float('inf'), 2.5], 'inf 2.5'),
+        ('a<!-- <b>hidden</b> -->b <STYLE>p {}</style\n>c<style >d</style>', 'a b c'),
+        ('&#0000065;&#x1F600;&#99999999;', 'A😀\ufffd'),
+        ('var aPageStart = (new Date()).getTime();\nvar ue_t0=ue_t0||+new Date();', ''),
+        ('<a <a <a', '<a <a <a'),
     ],
 )
 def test_flatten(value, text):
     assert flatten(value) == text
+
+
+HOSTILE = {
+    'with a script, style or comment without an end': ['<script x ', '<style>', '<!-', '<script></style>', '<!---'],
+    'with a character reference of more than 20 digits': ['&#' + '9' * 1_000_000, '&#x' + 'F' * 1_000_000],
+    '': [
+        '<a ',
+        '</',
+        '<a <a> ',
+        '<script></script ',
+        '<script></script>',
+        '<!---->',
+        '&#',
+        '&amp',
+        '<' * 10,
+        'var getTime()',
+    ],
+}
+
+
+@pytest.mark.parametrize('reason', HOSTILE)
+def test_hostile_html_takes_linear_time(reason):
+    for part in HOSTILE[reason]:
+        text = (part * ((1 << 20) // len(part) + 1))[: 1 << 20]
+        start = time.process_time()
+        if reason and part != '<!-':
+            with pytest.raises(_amazon.Malformed, match=reason):
+                flatten(text)
+        elif reason == '':
+            with contextlib.suppress(_amazon.Malformed):  # cut in the middle
+                flatten(text)
+        assert time.process_time() - start < 2, part
+
+
+def test_hostile_lines_are_malformed_and_counted(tmp_path, recwarn):
+    meta = [
+        {'asin': A, 'title': '<script x ' * 100_000},
+        {'asin': A, 'title': 'x', 'description': '<style>' * 100_000},
+        {'asin': A, 'title': '&#' + '9' * 1_000_000 + ';'},
+        b'{"asin": "%s", "title": %s}' % (A.encode(), b'[' * 100_000 + b']' * 100_000),
+        b"{'asin': '%s', 'title': %s}" % (A.encode(), b'[' * 100_000 + b']' * 100_000),
+        b"{'asin': '%s', 'title': %s1}" % (A.encode(), b'-' * 1_000_000),
+        b'{"asin": "%s", "title": %s}' % (A.encode(), b'[' * 900 + b'"deep"' + b']' * 900),
+        b'x' * (3 << 20),
+        {'asin': B, 'title': 'good'},
+    ]
+    write_2014(tmp_path, meta=meta)
+    dataset = build(tmp_path, max_malformed=1, text_fields=['title', 'description'])
+    found = dataset.provenance['report']['metadata']
+    assert found['lines'] == 9 and found['malformed'] == 8
+    assert found['reasons']['longer than 1048576 bytes'] == {'count': 1, 'first_lines': [8]}
+    assert found['reasons']['with a script, style or comment without an end']['count'] == 2
+    assert dataset[0]['item'].title[1] == dataset[0]['item'].text[1] == 'good'
+    assert found['reasons']['nested too deeply'] == {'count': 1, 'first_lines': [7]}
+    assert dataset[0]['item'].title[0] == ''
+
+
+def test_a_line_without_an_end_is_refused_by_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(_amazon, 'LIMIT', 4 << 20)
+    write_2014(tmp_path, meta=[b'{}', bytes(5 << 20)])
+    with pytest.raises(ValueError, match=r"line 2 of '.*meta_Baby.json.gz' needs to be at most 4194304 bytes long"):
+        build(tmp_path)
+
+
+def test_refuses_names_that_modalities_can_not_have(tmp_path):
+    with pytest.raises(ValueError, match='the name of a modality'):
+        build(tmp_path, features={'../../evil': 'x.npy'})
 
 
 def test_find_url():
