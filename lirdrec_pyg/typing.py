@@ -372,6 +372,8 @@ def _check_nodes(data: HeteroData, node_type: str, argument: str) -> tuple[int, 
             masks.append(key)
         elif key not in ('n_id', 'x', 'recent_items', *(('raw_id', 'title') if 'n_id' not in store else ())):
             continue  # PyG's loaders don't cut lists: those of a sub-graph are still of all nodes
+        elif isinstance(value, str):
+            raise ValueError(f'{_name(key, argument)} needs to be a list of strings (got the string {value!r})')
         value = out.get(key, value)
         counts[key] = len(value) if isinstance(value, Tensor) and value.dim() > 0 else _length(value)
     given = store.get('num_nodes')

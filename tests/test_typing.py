@@ -761,3 +761,13 @@ def test_modalities_are_identifiers_that_models_can_have(name):
     assert check_modality_name('image') == 'image'
     with pytest.raises(ValueError, match=r'the name of a modality needs to be an identifier .* \(got .*\): rename it'):
         check_modality_name(name)
+
+
+@pytest.mark.parametrize('key', ['raw_id', 'title'])
+def test_a_string_is_not_the_ids_of_its_letters(key):
+    data = HeteroData({'user': {'num_nodes': 1}, 'item': {key: 'AB', 'num_nodes': 2}})
+    data[INTERACTS].edge_index = torch.tensor([[0], [1]])
+    for num_nodes in (2, None):
+        data['item'].num_nodes = num_nodes
+        with pytest.raises(ValueError, match=rf"'{key}' needs to be a list of strings \(got the string 'AB'\)"):
+            check(data)

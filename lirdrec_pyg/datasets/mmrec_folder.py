@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from lirdrec_pyg._io import replacing
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, check, check_modality_name, check_pairs, modalities
 
 COLUMNS = {'rating': 'rating', 'time': 'timestamp', 'split': 'x_label'}
 
@@ -31,35 +32,50 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
 
     Raises:
         FileExistsError: If the folder is there already.
-        ValueError: If the data is one split, or has users without interactions.
+        OSError: If it can't be written. Nothing is left of it.
+        ValueError: If the data is one split, breaks the contract, or has users without interactions.
     """
     import pandas as pd
 
     store = data[INTERACTS]
     folder = Path(root).expanduser() / name
-    if folder.name != name:
+    if folder.name != name or name in ('.', '..'):
         raise ValueError(f"'name' needs to be the name of a folder (got {name!r})")
+    there = f"'{folder}' is there already: remove it, or pass another 'name'"
     if 'edge_label_index' in store:
         raise ValueError("'data' needs to hold all interactions (got one split, which has `edge_label_index`)")
-    lonely = np.bincount(store.edge_index[0].numpy(), minlength=data[USER].num_nodes) == 0
+    size = data[USER].num_nodes, data[ITEM].num_nodes
+    edge_index = check_pairs(store.edge_index, size, unique=True)
+    lonely = np.bincount(edge_index[0].numpy(), minlength=size[0]) == 0
     if lonely.any():
         raise ValueError(f"'data' needs an interaction of each user (got none of {int(lonely.sum())} users, first: "
                          f'user {int(lonely.argmax())})')  # fmt: skip
+    data = check(data)
+    store = data[INTERACTS]
+    for modality in modalities(data):
+        check_modality_name(modality)
     if folder.exists():
-        raise FileExistsError(f"'{folder}' is there already: remove it, or pass another 'name'")
-    with replacing(folder, folder=True) as temporary:
-        table = pd.DataFrame(dict(zip(['userID', 'itemID'], store.edge_index.numpy(), strict=True)))
-        for key, column in COLUMNS.items():
-            if key in store:
-                values = store[key].numpy()
-                table[column] = values.astype(np.float64) if values.dtype.kind == 'f' else values
-        table.to_csv(temporary / f'{name}.inter', sep='\t', index=False)
-        for modality in modalities(data):
-            np.save(temporary / f'{modality}_feat.npy', data[ITEM][f'x_{modality}'].numpy(), allow_pickle=False)
-            if f'has_{modality}' in data[ITEM]:
-                np.save(temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy(), allow_pickle=False)
-        _write_nodes(temporary / 'users.tsv', data, USER, ['raw_id'])
-        _write_nodes(temporary / 'items.tsv', data, ITEM, ['raw_id', 'title', 'text', 'image_url'])
+        raise FileExistsError(there)
+    try:
+        with replacing(folder, folder=True) as temporary:
+            table = pd.DataFrame(dict(zip(['userID', 'itemID'], store.edge_index.numpy(), strict=True)))
+            for key, column in COLUMNS.items():
+                if key in store:
+                    values = store[key].numpy()
+                    table[column] = values.astype(np.float64) if values.dtype.kind == 'f' else values
+            table.to_csv(temporary / f'{name}.inter', sep='\t', index=False)
+            for modality in modalities(data):
+                np.save(temporary / f'{modality}_feat.npy', data[ITEM][f'x_{modality}'].numpy(), allow_pickle=False)
+                if f'has_{modality}' in data[ITEM]:
+                    np.save(
+                        temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy(), allow_pickle=False
+                    )
+            _write_nodes(temporary / 'users.tsv', data, USER, ['raw_id'])
+            _write_nodes(temporary / 'items.tsv', data, ITEM, ['raw_id', 'title', 'text', 'image_url'])
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):  # of another one that was faster
+            raise FileExistsError(there) from error
+        raise
     return folder
 
 

@@ -1,5 +1,8 @@
 import gzip
 import json
+import shutil
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -134,3 +137,55 @@ def test_round_trip_of_raw_ids_that_are_none_or_no_strings(tmp_path, raw_id):
         data['item'].raw_id = raw_id([int(i) for i in expected])
     save_mmrec(data, str(tmp_path), 'fake')
     assert MMRecDataset(str(tmp_path), 'fake')[0]['item'].raw_id == expected
+
+
+def test_two_of_one_name(tmp_path):
+    data = FakeMultimodal(num_users=256, seed=0)[0]
+
+    def save(_):
+        try:
+            return save_mmrec(data, str(tmp_path), 'fake')
+        except FileExistsError as error:
+            return str(error)
+
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(save, range(4)))
+        message = f"'{tmp_path / 'fake'}' is there already: remove it, or pass another 'name'"
+        assert sorted(found, key=str) == [message] * 3 + [tmp_path / 'fake']
+        check_same(data, MMRecDataset(str(tmp_path), 'fake')[0], {INTERACTS: ['edge_index']})
+        assert [path.name for path in tmp_path.iterdir()] == ['fake']
+        shutil.rmtree(tmp_path / 'fake')
+
+
+def test_what_would_be_written_elsewhere_or_read_as_something_else(tmp_path):
+    root = tmp_path / 'root'
+    for change, message in [
+        (lambda data: data['item'].update({'x_../../evil': data['item'].x_text}), 'the name of a modality'),
+        (lambda data: data['item'].update({'x_items': data['item'].x_text}), 'the name of a modality'),
+        (lambda data: data['item'].update({'raw_id': 'A' * data['item'].num_nodes}), "'raw_id' needs to be a list"),
+        (lambda data: data[INTERACTS].edge_index.sub_(1), r"ids of 'edge_index' need to be in \[0, 63\] \(got -1\)"),
+        (lambda data: data[INTERACTS].edge_index.mul_(0), "pairs of 'edge_index' need to be unique"),
+    ]:
+        data = FakeMultimodal(seed=0)[0].clone()
+        change(data)
+        with pytest.raises(ValueError, match=message):
+            save_mmrec(data, str(root), 'fake')
+    with pytest.raises(ValueError, match=r"'name' needs to be the name of a folder \(got '..'\)"):
+        save_mmrec(FakeMultimodal(seed=0)[0], str(root), '..')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_room(tmp_path):
+    resource = pytest.importorskip('resource')
+    data = FakeMultimodal(seed=0)[0]
+    data['item'].x_text = torch.zeros(48, 1 << 16)
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="fake' was not written, and what was there is whole"):
+            save_mmrec(data, str(tmp_path), 'fake')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
