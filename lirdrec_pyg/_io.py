@@ -154,6 +154,13 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def save_array(path: PathLike, x: np.ndarray[Any, Any]) -> None:
+    r"""Writes a ``.npy`` file. :func:`numpy.save` leaves that to the C library and sees no error when its last bytes
+    find no room."""
+    with Path(path).open('wb') as file:
+        np.save(types.SimpleNamespace(write=file.write), x, allow_pickle=False)
+
+
 def _reserve(path: Path, folder: bool) -> tuple[Path, int | None]:
     r"""Makes a temporary file or folder that is locked as long as its descriptor is open, so none sweeps it away."""
     while True:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from typing_extensions import Self
 
-from lirdrec_pyg._io import file_digest, locked, naming, replacing, write_bytes
+from lirdrec_pyg._io import file_digest, locked, naming, replacing, save_array, write_bytes
 from lirdrec_pyg._segments import pointers, take_rows
 from lirdrec_pyg.ranking import best_of_rows
 from lirdrec_pyg.serving.recommend import lookup, plain_ids
@@ -439,7 +439,7 @@ class Retriever:
 
         state = self._state
         for name, x in [*state.table.items(), ('seen', state.seen())]:
-            np.save(folder / f'{name}.npy', x.numpy())
+            save_array(folder / f'{name}.npy', x.numpy())
         (folder / 'ids.json').write_text(json.dumps({kind: ids.tolist() for kind, ids in state.ids.items()}))
         if self._faiss is not None:
             with (folder / 'index.faiss').open('wb') as file:  # FAISS itself ignores an error of closing a file
