@@ -1,7 +1,4 @@
-import io
-import json
 import os
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lirdrec_pyg._io import digest, replacing, write_bytes
+from lirdrec_pyg._io import digest, file_digest, in_turn, replacing
 from lirdrec_pyg.features._shards import (
+    Ready,
     Shards,
+    batches,
     check_job,
     content_of,
     finished,
@@ -47,14 +46,10 @@ class EncodedFeatures(NamedTuple):
     manifest: dict[str, Any]
 
 
-class Unreadable(Exception):
-    r"""An input is there but can't be read."""
-
-
 def encode(
     inputs: Sequence[Any],
     encoder: Encoder,
-    prepare: Callable[[Any], Any],
+    prepare: Callable[[Any], Ready],
     folder: str | os.PathLike[str],
     modality: str,
     ids: Sequence[str] | None,
@@ -64,107 +59,104 @@ def encode(
     resume: bool,
     progress: bool,
     contents: Callable[[Path], Sequence[object]],
+    mask_blank: bool = False,
 ) -> EncodedFeatures:
     r"""Encodes inputs piece by piece.
 
-    ``prepare`` makes an input ready, returns :obj:`None` if there is none, or raises :class:`Unreadable`. ``contents``
-    returns what tells each input from others; the file that it is given may keep digests.
+    ``prepare`` makes an input ready. ``contents`` returns what tells each input from others; the file that it is given
+    may keep digests. ``mask_blank`` says that ``prepare`` leaves blank inputs out.
     """
     ids = check_job('modality', modality, len(inputs), batch_size, ids)
     folder = Path(folder)
-    encoder_is = identify(encoder)
-    key = digest(contents(folder / f'.{modality}_files.json'), ids, encoder_is.key, half)
+    encoder_is = identify('encoder', encoder)
+    key = digest(contents(folder / f'.{modality}_files.json'), ids, encoder_is.key, half, mask_blank)
     path, mask = folder / f'{modality}_feat.npy', folder / f'{modality}_mask.npy'
     manifest_path = folder / f'{modality}_manifest.json'
 
     def agrees(stored: dict[int, npt.NDArray[Any]]) -> bool:
-        return encoder_is.whole or _agrees(encoder, [prepare(inputs[row]) for row in stored], stored, batch_size)
+        return encoder_is.whole or _agrees(encoder, [prepare(inputs[row]).value for row in stored], stored, batch_size)
 
-    if resume and (known := finished(manifest_path, key, sha256=path, mask_sha256=mask)) is not None:
-        has = np.load(mask) if mask.is_file() else np.ones(len(inputs), dtype=bool)
-        x = np.load(path, mmap_mode='r')
-        if agrees({row: x[row] for row in probes(np.flatnonzero(has).tolist(), inputs, 8)}):
-            return EncodedFeatures(_load(path), torch.from_numpy(has), path, known)
-        warn_of_another('encoder', path)
-        resume = False
+    def compute(rows: range) -> dict[str, Any]:
+        return _encode_rows(inputs, rows, encoder, prepare, batch_size, half)
 
-    shards = Shards(folder, modality, key, len(inputs), shard_size, '.npz', resume)
-    stored = {}
-    for rows, file in [] if encoder_is.whole else shards.done():
-        if (piece := _read_piece(file)) is not None:
-            stored.update({rows[place]: piece['x'][place] for place in np.flatnonzero(piece['has']).tolist()})
-    if stored and not agrees({row: stored[row] for row in probes(list(stored), inputs, 8)}):
-        warn_of_another('encoder', shards.folder)
-        shards.restart()
+    with in_turn(folder / f'.{modality}.lock'):
+        if resume and (known := finished(manifest_path, key, sha256=path, mask_sha256=mask)) is not None:
+            has = np.load(mask) if mask.is_file() else np.ones(len(inputs), dtype=bool)
+            x = np.load(path)
+            if agrees({row: x[row] for row in probes(np.flatnonzero(has).tolist(), inputs, 8)}):
+                return EncodedFeatures(_tensor(x), torch.from_numpy(has), path, known)
+            warn_of_another('encoder', path)
+            resume = False
 
-    width, unreadable = 0, []
-    has = np.zeros(len(inputs), dtype=bool)
-    bar = tqdm(total=len(inputs), desc=modality, unit='item', disable=not progress)
-    for rows, file in shards:
-        if (piece := _read_piece(file)) is None:
-            buffer = io.BytesIO()
-            piece = _encode_rows(inputs, rows, encoder, prepare, batch_size, half)
-            np.savez(buffer, allow_pickle=False, **piece)
-            write_bytes(file, buffer.getvalue())
-        has[rows.start : rows.stop] = piece['has']
-        unreadable += json.loads(str(piece['unreadable']))
-        if piece['x'].shape[1]:
-            if width not in (0, piece['x'].shape[1]):
-                raise ValueError(f"'encoder' needs to return rows of one width (got {width} and {piece['x'].shape[1]})")
-            width = piece['x'].shape[1]
-        bar.update(len(rows))
-    bar.close()
-    if width == 0:
-        first = f', first: {unreadable[0]}' if unreadable else ''
-        raise ValueError(
-            f"none of the {len(inputs)} inputs of modality '{modality}' can be encoded ({len(unreadable)} of them are "
-            f'unreadable{first})'
-        )
+        shards = Shards(folder, modality, key, len(inputs), shard_size, resume)
+        stored = {}
+        for rows, piece in [] if encoder_is.whole else shards.done():
+            places = piece['has'].nonzero().flatten().tolist()
+            stored.update({rows[place]: piece['x'][place].numpy() for place in places})
+        if stored and not agrees({row: stored[row] for row in probes(list(stored), inputs, 8)}):
+            warn_of_another('encoder', shards.folder)
+            shards.restart()
 
-    dtype = np.float16 if half else np.float32
-    with replacing(path) as temporary, temporary.open('wb') as out:
-        header = {'descr': np.dtype(dtype).str, 'fortran_order': False, 'shape': (len(inputs), width)}
-        np.lib.format.write_array_header_1_0(out, header)
+        width, blank, unreadable = 0, 0, []
+        has = np.zeros(len(inputs), dtype=bool)
+        bar = tqdm(total=len(inputs), desc=modality, unit='item', disable=not progress)
         for rows, file in shards:
-            with np.load(file) as piece:
-                x = piece['x']
-            out.write(x.tobytes() if x.shape[1] else bytes(len(rows) * width * np.dtype(dtype).itemsize))
-        if has.all():
-            mask.unlink(missing_ok=True)
-        else:
-            content = io.BytesIO()
-            np.save(content, has)
-            write_bytes(mask, content.getvalue())
-    entries = manifest(
-        manifest_path,
-        ids,
-        len(inputs),
-        modality=modality,
-        **encoder_is.entries,
-        dim=width,
-        dtype=np.dtype(dtype).name,
-        missing=int((~has).sum()) - len(unreadable),
-        unreadable=len(unreadable),
-        unreadable_examples=unreadable[:10],
-        sha256=content_of(path),
-        mask_sha256=content_of(mask),  # None: all items have features
-        key=key,
-    )
-    shards.remove()
-    return EncodedFeatures(_load(path), torch.from_numpy(has), path, entries)
+            piece = shards.get(rows, file, compute)
+            has[rows.start : rows.stop] = piece['has']
+            blank += piece['blank']
+            unreadable += piece['unreadable']
+            width = _one_width({width, piece['x'].size(1)} - {0})
+            bar.update(len(rows))
+        bar.close()
+        if width == 0:
+            first = f', first: {unreadable[0]}' if unreadable else ''
+            raise ValueError(
+                f"none of the {len(inputs)} inputs of modality '{modality}' can be encoded ({len(unreadable)} of them "
+                f'are unreadable{first})'
+            )
+
+        dtype = np.dtype(np.float16 if half else np.float32)
+        with replacing(path) as temporary:
+            with temporary.open('wb') as out:
+                header = {'descr': dtype.str, 'fortran_order': False, 'shape': (len(inputs), width)}
+                np.lib.format.write_array_header_1_0(out, header)
+                for rows, file in shards:
+                    x = shards.again(file)['x'].numpy()
+                    out.write(x.tobytes() if x.shape[1] else bytes(len(rows) * width * dtype.itemsize))
+            x, sha256 = np.load(temporary), file_digest(temporary)
+            if has.all():
+                mask.unlink(missing_ok=True)
+            else:
+                with replacing(mask) as temporary_mask, temporary_mask.open('wb') as out:
+                    np.save(out, has)
+        entries = manifest(
+            manifest_path,
+            ids,
+            len(inputs),
+            modality=modality,
+            **encoder_is.entries,
+            dim=width,
+            dtype=dtype.name,
+            missing=int((~has).sum()) - len(unreadable) - (blank if mask_blank else 0),
+            blank=blank,
+            unreadable=len(unreadable),
+            unreadable_examples=unreadable[:10],
+            sha256=sha256,
+            mask_sha256=content_of(mask),  # None: all items have features
+            key=key,
+        )
+        shards.remove()
+    return EncodedFeatures(_tensor(x), torch.from_numpy(has), path, entries)
 
 
-def _load(path: Path) -> Tensor:
-    return torch.from_numpy(np.load(path).astype(np.float32, copy=False))
+def _tensor(x: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(x.astype(np.float32, copy=False))
 
 
-def _read_piece(file: Path) -> dict[str, npt.NDArray[Any]] | None:
-    r"""Returns the content of a piece, :obj:`None` if there is none or it is damaged."""
-    try:
-        with np.load(file) as piece:
-            return {name: piece[name] for name in ('x', 'has', 'unreadable')}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+def _one_width(widths: set[int]) -> int:
+    if len(widths) > 1:
+        raise ValueError(f"'encoder' needs to return rows of one width (got {sorted(widths)})")
+    return max(widths, default=0)
 
 
 def _agrees(encoder: Encoder, batch: list[Any], stored: dict[int, npt.NDArray[Any]], batch_size: int) -> bool:
@@ -185,41 +177,28 @@ def _distance(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> float:
 
 
 def _encode_rows(
-    inputs: Sequence[Any], rows: range, encoder: Encoder, prepare: Callable[[Any], Any], batch_size: int, half: bool
-) -> dict[str, npt.NDArray[Any]]:
-    has = np.zeros(len(rows), dtype=bool)
-    unreadable, outs = [], []
-    batch: list[Any] = []
-    for row in [*rows, None]:
-        if row is not None:
-            try:
-                ready = prepare(inputs[row])
-            except Unreadable as error:
-                unreadable.append(f'row {row}: {error}')
-                continue
-            if ready is not None:
-                has[row - rows.start] = True
-                batch.append(ready)
-        if batch and (row is None or len(batch) == batch_size):
-            outs.append(_call(encoder, batch))
-            batch = []
-    x = np.zeros((len(rows), outs[0].shape[1] if outs else 0), dtype=np.float16 if half else np.float32)
+    inputs: Sequence[Any], rows: range, encoder: Encoder, prepare: Callable[[Any], Ready], batch_size: int, half: bool
+) -> dict[str, Any]:
+    piece: dict[str, Any] = {}
+    has, outs = torch.zeros(len(rows), dtype=torch.bool), []
+    for places, batch in batches(inputs, rows, prepare, batch_size, piece):
+        has[places] = True
+        outs.append(_call(encoder, batch))
+    width = _one_width({out.shape[1] for out in outs})
+    x = torch.zeros(len(rows), width, dtype=torch.half if half else torch.float)
     if outs:
-        if len({out.shape[1] for out in outs}) > 1:
-            raise ValueError(f"'encoder' needs to return rows of one width (got {sorted({o.shape[1] for o in outs})})")
-        with np.errstate(over='ignore'):  # what half precision can't hold becomes Inf
-            x[has] = np.concatenate(outs)
-        bad = ~np.isfinite(x).all(axis=1)
-        if bad.any():
-            row = rows[int(bad.argmax())]
-            raise ValueError(f"'encoder' needs to return finite values (got NaN or Inf for row {row} in {x.dtype})")
-    return {'x': x, 'has': has, 'unreadable': np.array(json.dumps(unreadable))}
+        x[has] = torch.from_numpy(np.concatenate(outs)).to(x.dtype)  # what half precision can't hold becomes Inf
+    bad = ~x.isfinite().all(dim=1)
+    if bad.any():
+        row = rows[int(bad.int().argmax())]
+        raise ValueError(f"'encoder' needs to return finite values (got NaN or Inf for row {row} in {x.numpy().dtype})")
+    return {**piece, 'x': x, 'has': has}
 
 
 def _call(encoder: Encoder, batch: list[Any]) -> npt.NDArray[np.float32]:
     with torch.no_grad():
         out = encoder(batch)
     array = out.detach().float().cpu().numpy() if isinstance(out, Tensor) else np.asarray(out, dtype=np.float32)
-    if array.ndim != 2 or len(array) != len(batch):
+    if array.ndim != 2 or len(array) != len(batch) or array.shape[1] == 0:
         raise ValueError(f"'encoder' needs to return a row for each of {len(batch)} inputs (got shape {array.shape})")
     return array

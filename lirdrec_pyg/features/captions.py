@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -6,26 +7,26 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from lirdrec_pyg._io import digest, write_bytes
-from lirdrec_pyg.features._encode import Unreadable
+from lirdrec_pyg._io import digest, in_turn, write_bytes
 from lirdrec_pyg.features._shards import (
     Shards,
+    batches,
     check_job,
-    content_of,
     finished,
     identify,
     manifest,
     probes,
     warn_of_another,
 )
-from lirdrec_pyg.features.images import Paths, contents, locate, open_image
+from lirdrec_pyg.features.images import Paths, contents, locate, opener
+from lirdrec_pyg.features.texts import visible
 
 
 class Captions(NamedTuple):
     r"""Texts made of images.
 
     Args:
-        texts (list of str or None): A text for each image; :obj:`None` where there is none.
+        texts (list of str or None): A text for each image; :obj:`None` where there is none, or an empty one.
         path (Path): The JSON file that holds them.
         manifest (dict): What they were made of.
     """
@@ -45,6 +46,7 @@ def caption_images(
     ids: Sequence[str] | None = None,
     batch_size: int = 8,
     shard_size: int = 256,
+    mask_blank: bool = False,
     resume: bool = True,
     progress: bool = True,
 ) -> Captions:
@@ -64,7 +66,7 @@ def caption_images(
         folder (path): Where to write.
         name (str, optional): The start of the names of the files. (default: ``'caption'``)
         root (path, optional): The folder that relative ``paths`` start from.
-        ids, batch_size, shard_size, resume, progress (optional): As for images.
+        ids, batch_size, shard_size, mask_blank, resume, progress (optional): As for images.
 
     Raises:
         ValueError: If a path is neither a path nor :obj:`None`, or the captioner does not return a text for each image.
@@ -72,96 +74,77 @@ def caption_images(
     files = locate(paths, root)
     ids = check_job('name', name, len(files), batch_size, ids)
     folder = Path(folder)
-    captioner_is = identify(captioner)
-    key = digest(contents(files, folder / f'.{name}_files.json'), ids, captioner_is.key)
+    captioner_is = identify('captioner', captioner)
+    key = digest(contents(files, folder / f'.{name}_files.json'), ids, captioner_is.key, mask_blank)
     path, manifest_path = folder / f'{name}_texts.json', folder / f'{name}_texts_manifest.json'
+    prepare = opener(mask_blank)
 
     def agrees(stored: dict[int, str]) -> bool:
         rows = probes(list(stored), files, 4)
         if captioner_is.whole or not rows:
             return True
-        batch = [open_image(files[row]) for row in rows]
+        batch = [prepare(files[row]).value for row in rows]
         found = [
             text for start in range(0, len(rows), batch_size) for text in _call(captioner, batch[start:][:batch_size])
         ]
         return 2 * sum(text == stored[row] for row, text in zip(rows, found, strict=True)) >= len(rows)  # models waver
 
-    if resume and (known := finished(manifest_path, key, sha256=path)) is not None:
-        texts: list[str | None] = json.loads(path.read_text(encoding='utf-8'))
-        if agrees({row: text for row, text in enumerate(texts) if text is not None}):
-            return Captions(texts, path, known)
-        warn_of_another('captioner', path)
-        resume = False
+    def compute(rows: range) -> dict[str, Any]:
+        piece: dict[str, Any] = {'texts': [None] * len(rows)}
+        for places, batch in batches(files, rows, prepare, batch_size, piece):
+            for place, text in zip(places, _call(captioner, batch), strict=True):
+                piece['texts'][place] = text
+        return piece
 
-    shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, '.json', resume)
-    stored = {}
-    for rows, file in shards.done():
-        if (piece := _read_piece(file)) is not None:
+    with in_turn(folder / f'.{name}_texts.lock'):
+        if resume and (known := finished(manifest_path, key, sha256=path)) is not None:
+            texts: list[str | None] = json.loads(path.read_bytes())
+            if agrees({row: text for row, text in enumerate(texts) if text is not None}):
+                return Captions(texts, path, known)
+            warn_of_another('captioner', path)
+            resume = False
+
+        shards = Shards(folder, f'{name}_texts', key, len(files), shard_size, resume)
+        stored = {}
+        for rows, piece in shards.done():
             found = zip(rows, piece['texts'], strict=True)
             stored.update({row: text for row, text in found if text is not None})
-    if not agrees(stored):
-        warn_of_another('captioner', shards.folder)
-        shards.restart()
+        if not agrees(stored):
+            warn_of_another('captioner', shards.folder)
+            shards.restart()
 
-    texts, unreadable = [], []
-    bar = tqdm(total=len(files), desc=name, unit='image', disable=not progress)
-    for rows, file in shards:
-        if (piece := _read_piece(file)) is None:
-            piece = _caption_rows(files, rows, captioner, batch_size)
-            write_bytes(file, json.dumps(piece).encode())
-        texts += piece['texts']
-        unreadable += piece['unreadable']
-        bar.update(len(rows))
-    bar.close()
-    write_bytes(path, json.dumps(texts, indent=0, ensure_ascii=False).encode())
-    entries = manifest(
-        manifest_path,
-        ids,
-        len(files),
-        **captioner_is.entries,
-        missing=sum(text is None for text in texts) - len(unreadable),
-        unreadable=len(unreadable),
-        unreadable_examples=unreadable[:10],
-        sha256=content_of(path),
-        key=key,
-    )
-    shards.remove()
+        texts, blank, unreadable = [], 0, []
+        bar = tqdm(total=len(files), desc=name, unit='image', disable=not progress)
+        for rows, file in shards:
+            piece = shards.get(rows, file, compute)
+            texts += piece['texts']
+            blank += piece['blank']
+            unreadable += piece['unreadable']
+            bar.update(len(rows))
+        bar.close()
+        content = json.dumps(texts, indent=0, ensure_ascii=False).encode()
+        write_bytes(path, content)
+        entries = manifest(
+            manifest_path,
+            ids,
+            len(files),
+            **captioner_is.entries,
+            missing=texts.count(None) - len(unreadable) - (blank if mask_blank else 0),
+            blank=blank,
+            unreadable=len(unreadable),
+            unreadable_examples=unreadable[:10],
+            sha256=hashlib.sha256(content).hexdigest(),
+            key=key,
+        )
+        shards.remove()
     return Captions(texts, path, entries)
 
 
-def _caption_rows(
-    files: Sequence[str | None], rows: range, captioner: Callable[[list[Any]], list[str]], batch_size: int
-) -> dict[str, list[Any]]:
-    texts: list[str | None] = [None] * len(rows)
-    unreadable = []
-    batch: list[tuple[int, Any]] = []
-    for row in [*rows, None]:
-        if row is not None:
-            try:
-                image = open_image(files[row])
-            except Unreadable as error:
-                unreadable.append(f'row {row}: {error}')
-                continue
-            if image is not None:
-                batch.append((row - rows.start, image))
-        if batch and (row is None or len(batch) == batch_size):
-            for (place, _), text in zip(batch, _call(captioner, [image for _, image in batch]), strict=True):
-                texts[place] = text
-            batch = []
-    return {'texts': texts, 'unreadable': unreadable}
-
-
-def _call(captioner: Callable[[list[Any]], list[str]], batch: list[Any]) -> list[str]:
+def _call(captioner: Callable[[list[Any]], list[str]], batch: list[Any]) -> list[str | None]:
     out = captioner(batch)
-    if len(out) != len(batch):
-        raise ValueError(f"'captioner' needs to return a text for each of {len(batch)} images (got {len(out)})")
-    return [text.strip() for text in out]
-
-
-def _read_piece(file: Path) -> dict[str, list[Any]] | None:
-    r"""Returns the content of a piece, :obj:`None` if there is none or it is damaged."""
-    try:
-        piece: dict[str, list[Any]] = json.loads(file.read_bytes())
-        return piece
-    except (OSError, ValueError):
-        return None
+    if isinstance(out, str) or len(out) != len(batch):
+        got = repr(out) if isinstance(out, str) else len(out)
+        raise ValueError(f"'captioner' needs to return a text for each of {len(batch)} images (got {got})")
+    if odd := [text for text in out if not isinstance(text, str)]:
+        raise ValueError(f"'captioner' needs to return strings (got {odd[0]!r})")
+    return [visible(text.strip()) for text in out]

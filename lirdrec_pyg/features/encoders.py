@@ -4,7 +4,7 @@ Its ``name``, ``revision`` and ``settings`` go into the manifest and tell it fro
 moment: what is set after loading counts.
 
 Models are loaded by their name on the Hugging Face hub, or from a folder: its ``revision`` is the digest of its files.
-They are never loaded with code of their own.
+They are never loaded with code of their own, and pickles of weights only as tensors.
 """
 
 import importlib
@@ -53,6 +53,13 @@ def _tokenizer(tokenizer: Any) -> dict[str, Any]:
     return {**{name: _plain(getattr(tokenizer, name, None)) for name in names}, 'size': size}
 
 
+def _has_tokens(tokenizer: Any, text: str) -> bool:
+    # What is added to every text does not count. The start is nearly always enough.
+    if not hasattr(tokenizer, 'encode'):
+        return True
+    return any(len(tokenizer.encode(part, add_special_tokens=False)) > 0 for part in (text[:200], text))
+
+
 def _weights(model: Any) -> str:
     r"""Returns a digest of some values of each tensor of a model. Training changes nearly all of them."""
     parts = []
@@ -69,7 +76,7 @@ class _Transformers:
         package = library('transformers', 'transformers')
         self.device, self.dtype = device, torch.bfloat16 if half else torch.float32
         model, info = getattr(package, auto).from_pretrained(
-            name, revision=revision, dtype=self.dtype, output_loading_info=True
+            name, revision=revision, dtype=self.dtype, output_loading_info=True, trust_remote_code=False
         )
         lacking = sorted(info['missing_keys'])
         self.has_pooler = not lacking  # many files leave it out, then it would be random
@@ -105,7 +112,9 @@ class SentenceTransformerEncoder:
         half: bool = False,
     ) -> None:
         package = library('sentence_transformers', 'sentence-transformers')
-        self.model = package.SentenceTransformer(name, revision=revision, device=device)
+        self.model = package.SentenceTransformer(name, revision=revision, device=device, trust_remote_code=False)
+        if hasattr(self.model.tokenizer, 'padding_side'):
+            self.model.tokenizer.padding_side = 'right'  # the positions of a text do not depend on others
         self.name, self.revision, self.half = name, _commit(name, revision), half
         if half:
             self.model.half()
@@ -120,6 +129,10 @@ class SentenceTransformerEncoder:
             'tokenizer': _tokenizer(self.model.tokenizer),
             'weights': _weights(self.model),
         }
+
+    def has_tokens(self, text: str) -> bool:
+        r"""Whether anything of a text is known to the model."""
+        return _has_tokens(self.model.tokenizer, text)
 
     def __call__(self, texts: list[str]) -> Tensor:
         return self.model.encode(texts, batch_size=len(texts), convert_to_tensor=True, show_progress_bar=False)  # type: ignore[no-any-return]
@@ -142,7 +155,8 @@ class TransformersTextEncoder(_Transformers):
     ) -> None:
         package = self._load('AutoModel', name, revision, device, half)
         self.max_length = max_length
-        self.tokenizer = package.AutoTokenizer.from_pretrained(name, revision=revision)
+        self.tokenizer = package.AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        self.tokenizer.padding_side = 'right'  # the positions of a text do not depend on others
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
 
@@ -150,13 +164,19 @@ class TransformersTextEncoder(_Transformers):
     def settings(self) -> dict[str, Any]:
         return {**self._common(), 'max_length': self.max_length, 'tokenizer': _tokenizer(self.tokenizer)}
 
+    def has_tokens(self, text: str) -> bool:
+        r"""Whether anything of a text is known to the model."""
+        return _has_tokens(self.tokenizer, text)
+
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> Tensor:
         batch = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_length, return_tensors='pt')
+        if batch['input_ids'].size(1) == 0:  # models need a place, if only one that does not count
+            batch.update({name: torch.zeros(len(texts), 1, dtype=torch.long) for name in batch})
         batch = batch.to(self.device)
         hidden = self.model(**batch).last_hidden_state.float()  # [N, tokens, C]
         mask = batch['attention_mask'].unsqueeze(-1)
-        return (hidden * mask).sum(dim=1) / mask.sum(dim=1)  # type: ignore[no-any-return]
+        return hidden.masked_fill(mask == 0, 0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # type: ignore[no-any-return]
 
 
 class TransformersImageEncoder(_Transformers):
@@ -180,7 +200,7 @@ class TransformersImageEncoder(_Transformers):
     ) -> None:
         library('PIL', 'pillow')
         package = self._load('AutoModel', name, revision, device, half)
-        self.processor = package.AutoImageProcessor.from_pretrained(name, revision=revision)
+        self.processor = package.AutoImageProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -271,7 +291,7 @@ class TransformersCaptioner(_Transformers):
         library('PIL', 'pillow')
         package = self._load('AutoModelForImageTextToText', name, revision, device, half)
         self.prompt, self.max_new_tokens = prompt, max_new_tokens
-        self.processor = package.AutoProcessor.from_pretrained(name, revision=revision)
+        self.processor = package.AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=False)
         tokenizer = self.processor.tokenizer
         tokenizer.padding_side = 'left'  # answers of a batch start at the same place
         if tokenizer.pad_token is None:

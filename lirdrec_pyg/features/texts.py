@@ -2,6 +2,7 @@ import os
 from collections.abc import Sequence
 
 from lirdrec_pyg.features._encode import EncodedFeatures, Encoder, encode
+from lirdrec_pyg.features._shards import Ready, listed
 
 
 def encode_texts(
@@ -21,7 +22,8 @@ def encode_texts(
     ``<modality>_manifest.json``, which :class:`~lirdrec_pyg.datasets.MMRecDataset` and others read.
 
     The work is kept in pieces while it goes on: a job that dies goes on where it was, and one that is finished is not
-    done again. An empty text is a missing one: its row is zero, and its item is marked.
+    done again. A text without anything to see, or without a token, is a missing one: its row is zero, and its item is
+    marked. Two of these jobs in one folder take turns.
 
     Args:
         texts (sequence of str or None): The texts, in the order of the items.
@@ -29,7 +31,8 @@ def encode_texts(
             :class:`~lirdrec_pyg.features.SentenceTransformerEncoder`. It is told from others by ``name`` and
             ``revision`` or ``settings``, if it has them, else by its class, attributes and code. A plain function has
             none of these: what it returns for a few texts is compared with what is stored. After a change that this
-            does not show, pass ``resume=False``.
+            does not show, pass ``resume=False``. If it has a method ``has_tokens``, this says whether it sees anything
+            in a text.
         folder (path): Where to write.
         modality (str, optional): The name of the modality. (default: ``'text'``)
         ids (sequence of str, optional): The raw ids of the items; the manifest keeps their digest.
@@ -42,12 +45,28 @@ def encode_texts(
     Raises:
         ValueError: If a text is neither a string nor :obj:`None`, the encoder returns something else than finite rows
             of one width, or no text can be encoded.
+        OSError: If a file can't be written; says which. What was there before is whole.
     """
-    texts = list(texts)  # by position, whatever the index of a column
+    texts = listed('texts', texts)
     for row, text in enumerate(texts):
         if not isinstance(text, str | None):
-            raise ValueError(f"'texts' needs to hold strings and None (got {text!r} in row {row})")
+            raise ValueError(
+                f"'texts' needs to hold strings and None (got {text!r} in row {row}): make None of what is missing, "
+                'and one text of a list'
+            )
+    has_tokens = getattr(encoder, 'has_tokens', None)
+
+    def prepare(text: str | None) -> Ready:
+        text = None if text is None else visible(text)
+        return Ready(None if text is None or (has_tokens is not None and not has_tokens(text)) else text)
+
     return encode(
-        texts, encoder, lambda text: text if text and text.strip() else None, folder, modality, ids, batch_size,
-        shard_size, half, resume, progress, lambda table: texts,
+        texts, encoder, prepare, folder, modality, ids, batch_size, shard_size, half, resume, progress,
+        lambda table: texts,
     )  # fmt: skip
+
+
+def visible(text: str) -> str | None:
+    r"""Returns a text that has something to see and that any encoding can hold, :obj:`None` if there is nothing."""
+    text = text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')  # half a character becomes �
+    return text if any(char.isprintable() and not char.isspace() for char in text) else None

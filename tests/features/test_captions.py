@@ -86,10 +86,22 @@ def test_captions_become_features(paths, tmp_path):
     assert out.path.name == 'caption_feat.npy'
 
 
+def test_an_empty_caption_is_none_and_half_a_character_is_marked(paths, tmp_path):
+    def captioner(images):
+        return [' ', '\u200b', 'a \ud83d cup', '\ud83d\ude00', 'x', 'y']
+
+    out = caption_images(paths, captioner, tmp_path / 'out', progress=False)
+    assert out.texts == [None, None, None, 'a \ufffd cup', None, '\U0001f600', 'x', 'y']
+    assert out.texts == json.loads(out.path.read_text(encoding='utf-8'))
+    assert (out.manifest['missing'], out.manifest['unreadable']) == (3, 1)
+
+
 def test_refuses(paths, tmp_path):
     for captioner, kwargs, message in [
         (lambda images: [], {}, r"'captioner' needs to return a text for each of 6 images \(got 0\)"),
         (Reader(), {'batch_size': 0}, r"'batch_size' need to be positive \(got 8 and 0\)"),
+        (lambda images: 'abcdef', {}, r"'captioner' needs to return a text for each of 6 images \(got 'abcdef'\)"),
+        (lambda images: [None] * 6, {}, r"'captioner' needs to return strings \(got None\)"),
         (Reader(), {'name': '../caption'}, "'name' needs to be a name"),
         (Reader(), {'ids': ['a']}, r"'ids' needs to name each of the 8 inputs \(got 1\)"),
     ]:

@@ -1,5 +1,7 @@
 r"""The real loading code, on tiny models with random weights, and on an encoder that a package ships, if there."""
 
+import io
+import json
 import sys
 from pathlib import Path
 
@@ -77,6 +79,109 @@ def test_sentence_transformer(bert, tmp_path):
     out = encode_texts(['red kettle', 'fork'], encoder, tmp_path / 'out', progress=False)
     assert out.x.shape == (2, 16)
     assert torch.allclose(out.x[1], encoder(['fork'])[0], atol=1e-5)
+
+
+@pytest.fixture
+def padded_left(tmp_path):
+    r"""A model with positions, whose tokenizer adds nothing and drops what it does not know."""
+    folder = tmp_path / 'gpt'
+    config = transformers.GPT2Config(vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2)
+    transformers.GPT2Model(config).save_pretrained(folder)
+    left = tokenizer()
+    left.padding_side = 'left'
+    tokenizers = pytest.importorskip('tokenizers')
+    left.backend_tokenizer.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex('[^a-z ]'), '')
+    left.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize('kind', ['transformers', 'mean', 'cls', 'lasttoken'])
+def test_a_text_has_the_same_features_in_any_batch_and_none_without_tokens(padded_left, kind, tmp_path):
+    if kind == 'transformers':
+        encoder = TransformersTextEncoder(padded_left)
+        assert not encoder(['!!', '?']).any()
+    else:
+        library = pytest.importorskip('sentence_transformers')
+        modules = pytest.importorskip('sentence_transformers.models')
+        modules = [modules.Transformer(padded_left), modules.Pooling(16, pooling_mode=kind)]
+        library.SentenceTransformer(modules=modules).save(str(tmp_path / 'model'))
+        encoder = SentenceTransformerEncoder(str(tmp_path / 'model'), device='cpu')
+    alone = encoder(['fork'])[0]
+    assert torch.allclose(encoder(['red kettle red kettle', 'fork', 'it'])[1], alone, atol=1e-6)
+    assert encoder(['!!', 'fork']).isfinite().all()
+    out = encode_texts(['red kettle', 'fork', '!! ?', None], encoder, tmp_path / 'out', progress=False)
+    assert torch.allclose(out.x[1], alone, atol=1e-6)
+    assert out.has.tolist() == [True, True, False, False]
+    assert not out.x[2:].any() and out.manifest['missing'] == 2
+
+
+def test_what_is_added_to_all_texts_is_no_token_of_one(bert):
+    encoder = TransformersTextEncoder(bert)
+    assert encoder.has_tokens('fork') and not encoder.has_tokens(' ')
+
+
+@pytest.fixture
+def payload(tmp_path, monkeypatch):
+    r"""Code that leaves a mark where it runs, if somebody says yes."""
+    monkeypatch.setattr('sys.stdin', io.StringIO('y\n' * 9))
+    monkeypatch.setattr('builtins.input', lambda *args: 'y')
+    mark = tmp_path / 'it ran'
+    yield f'open({str(mark)!r}, "w")\n'
+    assert not mark.exists()
+
+
+def add(path, **entries):
+    path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **entries}))
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_a_models_own_code_never_runs(bert, llava, payload, known, tmp_path):
+    vit = tmp_path / 'vit'
+    transformers.ViTModel(transformers.ViTConfig(**VISION, image_size=32, patch_size=16)).save_pretrained(vit)
+    transformers.ViTImageProcessor(size={'height': 32, 'width': 32}).save_pretrained(vit)
+    for folder in (Path(bert), vit, Path(llava)):
+        (folder / 'evil.py').write_text(payload + 'class Evil: pass\n')
+        (folder / 'custom_generate').mkdir()
+        (folder / 'custom_generate' / 'generate.py').write_text(payload)
+        names = ('AutoConfig', 'AutoModel', 'AutoModelForImageTextToText', 'AutoImageProcessor', 'AutoProcessor')
+        own = {'auto_map': {**dict.fromkeys(names, 'evil.Evil'), 'AutoTokenizer': ['evil.Evil', 'evil.Evil']}}
+        for name in ('config.json', 'tokenizer_config.json', 'preprocessor_config.json', 'processor_config.json'):
+            if (folder / name).exists():
+                add(folder / name, **own, **({'model_type': 'evil'} if name == 'config.json' and not known else {}))
+    for build, folder in [
+        (TransformersTextEncoder, bert),
+        (TransformersImageEncoder, vit),
+        (TransformersCaptioner, llava),
+    ]:
+        if known:  # there is code of the library's own
+            build(str(folder))
+        else:
+            with pytest.raises(ValueError, match='contains custom code which must be executed'):
+                build(str(folder))
+
+
+def test_a_sentence_transformers_own_code_never_runs(bert, payload, tmp_path):
+    library = pytest.importorskip('sentence_transformers')
+    modules = pytest.importorskip('sentence_transformers.models')
+    model = tmp_path / 'model'
+    library.SentenceTransformer(modules=[modules.Transformer(bert), modules.Pooling(16)]).save(str(model))
+    (model / 'evil.py').write_text(payload + 'class Evil: pass\n')
+    parts = json.loads((model / 'modules.json').read_text())
+    parts[1]['type'] = 'evil.Evil'
+    (model / 'modules.json').write_text(json.dumps(parts))
+    with pytest.raises(ValueError, match='trust_remote_code'):
+        SentenceTransformerEncoder(str(model), device='cpu')
+
+
+def test_a_pickle_of_weights_runs_nothing(bert, payload):
+    class Evil:
+        def __reduce__(self):
+            return exec, (payload,)
+
+    (Path(bert) / 'model.safetensors').unlink()
+    torch.save({'embeddings.word_embeddings.weight': Evil()}, Path(bert) / 'pytorch_model.bin')
+    with pytest.raises(Exception, match='(?i)weights.only'):
+        TransformersTextEncoder(bert)
 
 
 def test_clip_and_vit(tmp_path):

@@ -3,6 +3,8 @@ r"""What is stored is given back only if it was made of the same by the same."""
 import functools
 import json
 import os
+import shutil
+import threading
 import warnings
 from pathlib import Path
 
@@ -107,7 +109,7 @@ def test_another_encoder_goes_on_with_no_pieces(tmp_path, first, second):
 
     with pytest.raises(Stop):
         encode(tmp_path, start(lambda_('a')))
-    assert list((tmp_path / '.text_shards').glob('*.npz'))
+    assert list((tmp_path / '.text_shards').glob('*.pt'))
     with pytest.warns(UserWarning, match='gives other results than those in'):
         out = encode(tmp_path, start_like(second))
     assert torch.equal(out.x, second(TEXTS).detach())
@@ -216,7 +218,7 @@ def test_a_damaged_manifest_or_piece_is_made_again(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         encode(tmp_path, Stops())
-    (piece,) = (tmp_path / '.text_shards').glob('*.npz')
+    (piece,) = (tmp_path / '.text_shards').glob('*.pt')
     content = piece.read_bytes()
     for damaged in (b'', b'text', content[:100], content[:-1], content.replace(b'\x80?', b'\x00?')):
         piece.write_bytes(damaged)
@@ -291,3 +293,154 @@ def test_features_are_written_without_a_memory_map(tmp_path, monkeypatch):
     monkeypatch.delattr(np.lib.format, 'open_memmap')
     x = encode(tmp_path, Enc()).x
     assert np.load(Path(tmp_path) / 'text_feat.npy').tolist() == x.tolist()
+
+
+class Slow(Enc):
+    r"""Stops after some calls, so that pieces are left."""
+
+    name, revision = 'slow', '1'
+
+    def __init__(self, stop=100):
+        self.stop, self.calls = stop, 0
+
+    def __call__(self, texts):
+        self.calls += 1
+        if self.calls > self.stop:
+            raise KeyboardInterrupt
+        if isinstance(texts[0], str):
+            return torch.tensor([[float(text.count('a')), float(len(text))] for text in texts])
+        return [f'{image.getpixel((0, 0))[0]}' for image in texts]
+
+
+def damaged(content, rng):
+    r"""Yields a content with a bit changed, cut short, made longer, and of other kinds."""
+    for place in rng.integers(0, len(content), 40).tolist():
+        changed = bytearray(content)
+        changed[place] ^= 1 << int(rng.integers(8))
+        yield bytes(changed)
+    yield from (content[:place] for place in rng.integers(0, len(content), 8).tolist())
+    yield from (content + b' ', b'', b'[' * 100_000, b'null', b'{"key": NaN}', b'\xff\xfe', b'PK\x03\x04' + bytes(90))
+
+
+@pytest.mark.filterwarnings('ignore:.*holds pieces')
+@pytest.mark.parametrize('job', ['encode', 'caption'])
+def test_any_change_of_any_file_is_noticed(tmp_path, job):
+    paths = []
+    for red in range(1, 9):
+        paths.append(tmp_path / f'{red}.bmp')
+        Image.new('RGB', (2, 2), (red, 0, 0)).save(paths[-1])
+    folder, whole, parts = tmp_path / 'out', tmp_path / 'whole', tmp_path / 'parts'
+
+    def run(encoder):
+        kwargs = {'batch_size': 2, 'shard_size': 4, 'progress': False}
+        if job == 'encode':
+            out = encode_texts(['a', 'bab', None, *TEXTS[:5]], encoder, folder, **kwargs)
+            return out.x.tolist(), out.has.tolist(), out.manifest
+        out = caption_images(paths, encoder, folder, **kwargs)
+        return out.texts, out.manifest
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Slow(stop=3))
+    shutil.copytree(folder, parts)
+    expected = run(Slow())
+    shutil.copytree(folder, whole)
+    rng = np.random.default_rng(0)
+    for source in (whole, parts):
+        for path in sorted(path for path in source.rglob('*') if path.is_file()):
+            for content in damaged(path.read_bytes(), rng):
+                shutil.rmtree(folder)
+                shutil.copytree(source, folder)
+                (folder / path.relative_to(source)).write_bytes(content)
+                encoder = Slow()
+                assert run(encoder) == expected
+                assert encoder.calls >= (4 if source == whole else 3)
+                assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+                    file.name: file.read_bytes() for file in whole.iterdir()
+                }
+
+
+@pytest.mark.filterwarnings('ignore:.*holds pieces')
+def test_pieces_of_others_are_not_taken(tmp_path):
+    for folder, texts in [('one', TEXTS), ('two', TEXTS[::-1])]:
+        with pytest.raises(KeyboardInterrupt):
+            encode(tmp_path / folder, Slow(stop=8), texts=texts)
+    one, two = (sorted((tmp_path / folder / '.text_shards').glob('*.pt')) for folder in ('one', 'two'))
+    shutil.copy(two[0], one[0])  # of another job
+    shutil.copy(one[1], one[1].with_name('000002.pt'))  # of other rows
+    assert torch.equal(encode(tmp_path / 'one', Slow()).x, Slow()(TEXTS))
+
+
+@pytest.mark.filterwarnings('ignore:.*holds pieces')
+def test_two_jobs_in_one_folder_take_turns(tmp_path):
+    outs, told = {}, []
+
+    class Waits(Enc):
+        name = 'waits'
+
+        def __init__(self, letter):
+            super().__init__(letter)
+            self.settings, self.first = {'letter': letter}, True
+
+        def __call__(self, texts):
+            if self.first:
+                self.first = False
+                started.set()
+                go.wait(10)
+            return super().__call__(texts)
+
+    def work(letter):
+        outs[letter] = encode(tmp_path, Waits(letter)).x
+
+    started, go = threading.Event(), threading.Event()
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *args, **kwargs: (told.append(str(message)), go.set())
+        warnings.simplefilter('always')
+        threads = [threading.Thread(target=work, args=letter) for letter in 'ab']
+        threads[0].start()
+        started.wait(10)
+        threads[1].start()
+        for thread in threads:
+            thread.join(20)
+    assert any(f'process {os.getpid()} on ' in text and 'waits until that is done' in text for text in told)
+    for letter in 'ab':
+        assert torch.equal(outs[letter], Enc(letter)(TEXTS))
+    assert torch.equal(torch.from_numpy(np.load(tmp_path / 'text_feat.npy')), outs['b'])
+    assert sorted(os.listdir(tmp_path)) == ['text_feat.npy', 'text_manifest.json']
+
+
+def test_no_room_is_an_error_that_says_what_was_not_written(tmp_path):
+    resource = pytest.importorskip('resource')
+    first = encode(tmp_path, Slow())
+    texts, encoder = [f'{text} a' for text in TEXTS * 40], Slow(stop=10_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, hard))  # the pieces fit, the features don't
+    try:
+        with pytest.raises(OSError, match=r"'.*text_feat.npy' was not written, and what was there is whole"):
+            encode(tmp_path, encoder, texts=texts, shard_size=400, batch_size=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert np.array_equal(np.load(first.path), first.x.numpy())
+    calls = encoder.calls
+    out = encode(tmp_path, encoder, texts=texts, shard_size=400, batch_size=100)
+    assert encoder.calls == calls == 16  # what was computed is not lost
+    assert torch.equal(out.x, encoder(texts))
+
+
+def test_a_folder_that_can_not_be_written_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match=r"'.*file/out/.text_shards/key.txt' was not written, and what was there"):
+        encode(tmp_path / 'file' / 'out', Slow())
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named(tmp_path):
+    class Removes(Slow):
+        def __call__(self, texts):
+            if self.calls == 8:
+                shutil.rmtree(tmp_path / 'out')
+            return super().__call__(texts)
+
+    with pytest.raises(OSError, match=r"'.*000000.pt' was changed or removed while the job ran: run it again"):
+        encode(tmp_path / 'out', Removes())
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert torch.equal(encode(tmp_path / 'out', Slow()).x, Slow()(TEXTS))

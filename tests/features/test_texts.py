@@ -175,6 +175,59 @@ def test_refuses_what_encoders_return(tmp_path, encoder, message):
         encode(tmp_path, encoder)
 
 
+def test_a_text_without_anything_to_see_is_missing(tmp_path):
+    texts = ['a', '', ' \n', '\u200b', '\ufeff \u00ad', '\x00\x1f', '\u3000', None, 'e\u0301', '\u732b', 'half \ud83d']
+    encoder = Letters()
+    out = encode(tmp_path, encoder, texts=texts)
+    assert out.has.tolist() == [True] + [False] * 7 + [True] * 3
+    assert out.manifest['missing'] == 7
+    assert encoder.texts[-1] == 'half \ufffd'
+
+
+def test_a_text_without_tokens_is_missing(tmp_path):
+    class Reads(Letters):
+        def has_tokens(self, text):
+            return 'a' in text
+
+    out = encode(tmp_path, Reads(), texts=['a', 'xyz', 'bad', ''])
+    assert out.has.tolist() == [True, False, True, False]
+    assert out.manifest['missing'] == 2
+
+
+@pytest.mark.parametrize(
+    'value', ['red kettle', b'ab', {'a', 'b'}, {'a': 1}, pd.DataFrame({'a': ['b']}), np.array('a')]
+)
+def test_refuses_what_is_no_sequence_of_texts(tmp_path, value):
+    with pytest.raises(ValueError, match=f"'texts' needs to be a sequence .*got {type(value).__name__} .*give a list"):
+        encode(tmp_path, Letters(), texts=value)
+    with pytest.raises(ValueError, match="'ids' needs to be a sequence"):
+        encode(tmp_path, Letters(), texts=['a', 'b'], ids=value)
+
+
+@pytest.mark.parametrize('value', [np.array(['red', 'kettle']), ['red'], [], True, float('nan'), pd.NA, 3])
+def test_refuses_what_is_no_text(tmp_path, value):
+    encoder = Letters()
+    with pytest.raises(ValueError, match=r"'texts' needs to hold strings and None \(got .* in row 1\): make None of"):
+        encode(tmp_path, encoder, texts=['a', value])
+    assert encoder.texts == []
+
+
+@pytest.mark.parametrize('modality', ['../../evil', 'no name', '', 'items', 'type', 'half', 'shared', 'a/b', None])
+def test_refuses_what_can_be_no_modality(tmp_path, modality):
+    with pytest.raises(ValueError, match="'modality' needs to be a name: the name of a modality needs to be an ident"):
+        encode(tmp_path / 'out', Letters(), modality=modality)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('name', ['count', 'dim', 'sha256', 'revision', 'versions', 3])
+def test_settings_named_as_the_manifests_own_are_refused_before_the_work(tmp_path, name):
+    encoder = Letters()
+    encoder.settings = {'letters': 'abcde', name: 1}
+    with pytest.raises(ValueError, match=rf"'settings' of 'encoder' need names .* \(got \[{name!r}\]\): rename them"):
+        encode(tmp_path, encoder)
+    assert encoder.texts == []
+
+
 def test_refuses_arguments(tmp_path):
     for kwargs, message in [
         ({'texts': []}, 'need to be positive \\(got 0'),
