@@ -175,30 +175,22 @@ class PWC(_Progressive):
         super().reset_parameters()
         xavier_normal_(self.theta)
         self.epoch.zero_()
-        self._gate = self.init
 
     @property
     def gate(self) -> float:
         r"""The weight :math:`a(t)` of the networks in the current epoch."""
-        return self._gate
-
-    def _update_gate(self) -> None:
-        t = int(self.epoch)
+        t = self.number('epoch')
         logit = math.log(self.init / (1 - self.init)) + 0.5 * t * (t + 1) * math.log(self.decay)
-        self._gate = 1 / (1 + math.exp(min(-logit, 700.0)))
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
-        self._update_gate()
+        return 1 / (1 + math.exp(min(-logit, 700.0)))
 
     def on_epoch_start(self, epoch: int) -> None:
         super().on_epoch_start(epoch)
         self.epoch.fill_(epoch)
-        self._update_gate()
 
     def _mix(self, x: Tensor, theta: Tensor) -> Tensor:
-        if self._gate >= 1e-12:
-            theta = self._gate * self.predict(x) + (1 - self._gate) * theta
+        gate = self.gate
+        if gate >= 1e-12:
+            theta = gate * self.predict(x) + (1 - gate) * theta
         return theta.t().softmax(dim=0).t()  # much faster than along a last axis of few views
 
 

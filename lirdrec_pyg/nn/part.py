@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Module
 
@@ -25,6 +26,7 @@ class Part(Module):
     def __init__(self) -> None:
         super().__init__()
         self.__dict__.setdefault('hparams', {})
+        self._numbers: dict[str, tuple[Tensor, int | None, float]] = {}
 
     def settings(self) -> dict[str, Any]:
         r"""Returns the class and the arguments as plain values, which :func:`build` takes.
@@ -34,6 +36,19 @@ class Part(Module):
         """
         where = f'{type(self).__module__}:{type(self).__qualname__}'
         return {'class': where} | {name: _plain(value, name) for name, value in self.hparams.items()}
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def number(self, name: str) -> float:
+        r"""Returns the number in a buffer. It is read only after a change, since reading waits for a GPU."""
+        buffer = self.get_buffer(name)
+        version = None if buffer.is_inference() else buffer._version
+        known = self._numbers.get(name)
+        if known is None or version is None or known[0] is not buffer or known[1] != version:
+            known = self._numbers[name] = buffer, version, float(buffer)
+        return known[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {'_numbers': {}}
 
     def __repr__(self) -> str:
         required = _required(type(self))

@@ -190,8 +190,8 @@ def _edges(data: HeteroData, relation: tuple[str, str, str]) -> Edges:
     size, found = (data[relation[2]].num_nodes, data[relation[0]].num_nodes), _size(store.adj_t)
     if found != size and None not in found:
         raise ValueError(
-            f"'adj_t' of {relation} needs to be of shape {size} (got {found}): apply `InteractionGraph()` to the split, "
-            'after what changes its nodes'
+            f"'adj_t' of {relation} needs to be of shape {size} (got {found}): apply `InteractionGraph()` after what "
+            'changes the nodes'
         )
     return store.adj_t, store.get('adj_t_weight')
 

@@ -107,7 +107,8 @@ def compare(path: str | os.PathLike[str], saved: Mapping[str, Any], own: Mapping
 
 
 def load_model(path: str | os.PathLike[str], data: HeteroData | None = None, seed: int = 0) -> Recommender:
-    r"""Builds a model from a checkpoint of :func:`~lirdrec_pyg.fit`, with its best weights, in ``eval`` mode.
+    r"""Builds a model from a checkpoint of :func:`~lirdrec_pyg.fit`, with its best weights, in ``eval`` mode and in
+    their precision. It is the model alone, without what it was wrapped in.
 
     With data, its users (and items, where the model has a vector for each) are aligned by raw id: who was known keeps
     their vectors, who is new starts as in training, who is gone is dropped. How many of each is logged. This is a warm
@@ -132,6 +133,7 @@ def load_model(path: str | os.PathLike[str], data: HeteroData | None = None, see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: Recommender = build(settings)
+    model.to(next((x.dtype for x in weights.values() if x.is_floating_point() and x.dim() > 0), None))
     if data is not None:
         own = raw_ids(data, model)
         weights = _aligned(weights, model, ids, own, path)

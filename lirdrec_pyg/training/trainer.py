@@ -104,7 +104,9 @@ class Trainer:
     process. With a loader that samples, each process samples for itself, and ``batch_size`` counts for each.
 
     Args:
-        model (Recommender): The model to train; also within :func:`torch.compile` or an ``AveragedModel``.
+        model (Recommender): The model to train. One within :func:`torch.compile` is trained without it. Of an
+            ``AveragedModel``, its ``module`` is trained and nothing averaged: to average, train the model itself with a
+            callback whose ``on_step`` calls ``update_parameters(trainer.model)``.
         train (HeteroData): The training split, with ``InteractionGraph()`` applied.
         val (HeteroData, optional): The validation split. (default: ``None``)
         batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
@@ -126,7 +128,7 @@ class Trainer:
         best_epoch (int), best_value (float): The best epoch so far, and its metric.
 
     Raises:
-        ValueError: If an argument is out of range or would be ignored.
+        ValueError: If an argument is out of range or would be ignored, or parameters are in half precision.
     """
 
     def __init__(
@@ -163,6 +165,12 @@ class Trainer:
         self.params = [param for param in self.model.parameters() if param.requires_grad]
         if not self.params:
             raise ValueError(f"'model' needs parameters to train (got {type(self.model).__name__}, which has none)")
+        low = next((param.dtype for param in self.params if param.dtype in (torch.half, torch.bfloat16)), None)
+        if low is not None:
+            raise ValueError(
+                f"'model' needs parameters in float32 or float64 to train, since small updates are lost in fewer bits "
+                f"(got {low}): call `model.float()`, and pass `precision='bf16'` for products in bfloat16"
+            )
         self.device = self.params[0].device
         processes.join(self.device)
         processes.broadcast(self.model)

@@ -97,7 +97,7 @@ class FREEDOM(IDRecommender):
         self._epoch, self._pruned = epoch, None
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {'_pruned': None}  # copies draw it again
+        return super().__getstate__() | {'_pruned': None}  # copies draw it again
 
     def embed(self, data: HeteroData) -> Embeddings:
         return self._embed(data, edges(data))

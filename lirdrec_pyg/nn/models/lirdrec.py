@@ -240,7 +240,7 @@ class LIRDRec(Recommender):
         with torch.no_grad():
             index = torch.arange(data[ITEM].num_nodes)
             content = torch.cat([self.content(data, part, features) for part in index.split(batch_size)])
-            return self._embed(content, data, edges(data).to(content.device)).scaled(self._power)
+            return self._embed(content, data, edges(data).to(content.device)).scaled(self.number('power'))
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         user_id = data[USER].get('n_id')

@@ -31,7 +31,6 @@ class Recommender(Part, ABC):
         super().__init__()
         self.objective = None if objective is None else self._own('objective', objective)
         self.register_buffer('power', torch.tensor(1.0))
-        self._power = 1.0  # the same, to be had without waiting for a device
         self.ids: dict[str, list[str] | None] = {}  # raw ids of the rows of `tables`, known once it was trained
 
     def _own(self, name: str, part: PartT) -> PartT:
@@ -82,7 +81,7 @@ class Recommender(Part, ABC):
         """
         data = check(data)
         self.check_ids(data)
-        return self.embed(data).scaled(self._power)
+        return self.embed(data).scaled(self.number('power'))
 
     def check_ids(self, data: HeteroData) -> None:
         r"""Raises a :class:`ValueError` if the users or items of the data are not those that the model was trained on,
@@ -101,7 +100,7 @@ class Recommender(Part, ABC):
 
     def scale(self, z: Tensor) -> Tensor:
         r"""Returns rows that :meth:`embed` could have returned as ``model(data)`` has them."""
-        return Embeddings(z, z[:0]).scaled(self._power).user
+        return Embeddings(z, z[:0]).scaled(self.number('power')).user
 
     def set_power(self, power: float) -> None:
         r"""Sets how much the length of an embedding counts in the scores, see
@@ -110,11 +109,6 @@ class Recommender(Part, ABC):
         if not 0 <= power < float('inf'):
             raise ValueError(f"'power' needs to be a non-negative number (got {power})")
         self.power.fill_(power)
-        self._power = float(power)
-
-    def _load_from_state_dict(self, *args: object) -> None:
-        super()._load_from_state_dict(*args)  # type: ignore[arg-type]
-        self._power = float(self.power)
 
     @abstractmethod
     def embed(self, data: HeteroData) -> Embeddings:
