@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from lirdrec_pyg.nn import kernels
-from lirdrec_pyg.nn.kernels import hidden_layer, normalize, rows_and_mean_square, view_linear
+from lirdrec_pyg.nn.kernels import hidden_layer, normalize, rows_and_mean_square, softmax_loss, view_linear
 
 
 def agree(fast, slow, inputs, tol=1e-5):
@@ -104,3 +104,58 @@ def test_view_linear():
     (grad,) = torch.autograd.grad(view_linear(*inputs).sum(), x)
     assert grad.is_contiguous()
     agree(view_linear(*inputs), torch.einsum('nvd,vhd->vnh', x, weight) + bias.unsqueeze(1), inputs)
+
+
+STEPS = {
+    'hidden_layer': (hidden_layer, lambda x, w, b: F.leaky_relu(x @ w.t() + b), [(40, 30), (16, 30), (16,)]),
+    'normalize': (normalize, lambda x: x / x.norm(dim=-1, keepdim=True), [(12, 3, 8)]),
+    'rows_and_mean_square': (
+        lambda x, w: torch.cat([y.flatten() for y in rows_and_mean_square(x, torch.tensor([1, 1, 7]), w)]),
+        lambda x, w: torch.cat([(y := (x * w.unsqueeze(-1)).flatten(1))[[1, 1, 7]].flatten(), y.square().mean()[None]]),
+        [(10, 3, 4), (10, 3)],
+    ),
+    'view_linear': (
+        view_linear,
+        lambda x, w, b: torch.einsum('nvd,vhd->vnh', x, w) + b.unsqueeze(1),
+        [(12, 3, 8), (3, 4, 8), (3, 4)],
+    ),
+    'softmax_loss': (
+        lambda user, item: softmax_loss(user, item, torch.arange(6)),
+        lambda user, item: F.cross_entropy(user @ item.t() / 0.2, torch.arange(6)),
+        [(6, 4), (9, 4)],
+    ),
+}
+
+
+@pytest.mark.parametrize('backward', [True, False])
+@pytest.mark.parametrize('name', STEPS)
+def test_autocast_changes_neither_values_nor_gradients(name, backward):
+    step, formula, shapes = STEPS[name]
+    inputs = [torch.randn(shape) for shape in shapes]
+    params = [x.requires_grad_() for x in (inputs[1:] if name == 'hidden_layer' else inputs)]
+    with torch.autocast('cpu', torch.bfloat16):
+        out = step(*inputs)
+        if backward:
+            agree(out, formula_in_single_precision(formula, inputs), params)
+    agree(out, formula(*inputs), params)
+
+
+def formula_in_single_precision(formula, inputs):
+    with torch.autocast('cpu', enabled=False):
+        return formula(*inputs)
+
+
+@pytest.mark.parametrize(
+    'dtypes', [(torch.double, torch.float), (torch.float, torch.double), (torch.float, torch.half)]
+)
+@pytest.mark.parametrize('name', STEPS)
+def test_inputs_of_two_precisions(name, dtypes):
+    step, formula, shapes = STEPS[name]
+    inputs = [torch.randn(shape).to(dtypes[0] if i == 0 else dtypes[1]) for i, shape in enumerate(shapes)]
+    params = [x.requires_grad_() for x in (inputs[1:] if name == 'hidden_layer' else inputs)]
+    out, expected = step(*inputs), formula(*(x.double() for x in inputs))
+    assert torch.allclose(out.double(), expected, rtol=1e-2, atol=1e-2)
+    noise = torch.randn_like(expected)
+    grads, others = (torch.autograd.grad((y * noise).sum(), params, retain_graph=True) for y in (out, expected))
+    for param, grad, other in zip(params, grads, others, strict=True):
+        assert grad.dtype == param.dtype and torch.allclose(grad, other, rtol=1e-2, atol=1e-2)

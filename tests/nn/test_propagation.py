@@ -90,6 +90,27 @@ def test_normalizing_views_on_the_way_is_normalizing_before(data, layout):
         assert torch.allclose(out, other, atol=1e-5)
 
 
+@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('dtype', [torch.double, torch.half, torch.bfloat16])
+def test_features_of_another_precision_than_the_weights(data, layout, dtype):
+    train = FixedSplit()(data)[0]
+    user, item = torch.randn(64, 5).to(dtype), torch.randn(48, 5).to(dtype)
+    tol = 1e-6 if dtype == torch.double else 2e-2
+    for got, want in zip(run(train, layout, user, item), run(train, layout, user.float(), item.float()), strict=True):
+        assert got.dtype == dtype
+        assert (got.double() - want.double()).abs().max() < tol * want.abs().max()
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_autocast_changes_neither_layers_nor_gradients(data, layout):
+    train = FixedSplit()(data)[0]
+    user, item = torch.randn(64, 5), torch.randn(48, 5)
+    expected = run(train, layout, user, item)
+    with torch.autocast('cpu', torch.bfloat16):
+        out = run(train, layout, user, item)
+    assert all(torch.equal(x, y) for x, y in zip(out, expected, strict=True))
+
+
 def test_no_layers_and_refusals(data):
     conv = Propagation(num_layers=0, num_item_layers=0)
     user, item = torch.randn(3, 2), torch.randn(4, 2)
