@@ -52,9 +52,13 @@ def main() -> None:
     parser.add_argument('--fake', action='store_true', help='generate small raw files first; no network is needed')
     args = parser.parse_args()
 
-    if args.fake:
-        write_fake(Path(args.root), args.name, args.version)
-    dataset = AmazonReviews(
+    folder = Path(args.out).expanduser() / args.name  # what is refused, is refused before anything is written
+    if folder.exists():
+        parser.error(f"'{folder}' is there already: remove it, or pass another '--out'")
+    for text in args.features:
+        if '=' not in text:
+            parser.error(f"'--features' needs to be of the form MODALITY=PATH (got {text!r})")
+    dataset = (FakeReviews if args.fake else AmazonReviews)(
         args.root,
         args.name,
         args.version,
@@ -81,6 +85,16 @@ def main() -> None:
     if 'text' not in modalities(data):
         print('next: compute features of the texts in items.tsv, and put them beside it as text_feat.npy')
     print(f'then: python examples/lirdrec_amazon.py --root {args.out} --name {args.name}')
+
+
+class FakeReviews(AmazonReviews):
+    r"""Reviews whose raw files are generated where there are none, once all arguments are found to be right."""
+
+    def download(self) -> None:
+        if found := [path for path in self.raw_paths if Path(path).is_file()]:
+            raise FileExistsError(f'generated files are not mixed with others (found {found}): pass another --root')
+        write_fake(Path(self.root), self.name, self.version)
+        super().download()
 
 
 def print_report(report: dict[str, Any], indent: int = 2) -> None:

@@ -96,8 +96,12 @@ class CachedDataset(InMemoryDataset):
         self._make(self._processed_dir)
         if self.force_reload or not Path(self.processed_paths[0]).is_file():
             self.process()
-            if self._key() != key:
-                Path(self.processed_paths[0]).unlink()
+            try:
+                unchanged = self._key() == key
+            except FileNotFoundError:
+                unchanged = False
+            if not unchanged:
+                Path(self.processed_paths[0]).unlink(missing_ok=True)
                 raise OSError(f'one of {[str(path) for path in self.files]} changed while it was read: try again')
 
     def write(self, data: HeteroData, **more: Any) -> None:

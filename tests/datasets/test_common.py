@@ -1,6 +1,11 @@
+import contextlib
+import errno
 import functools
 import os
+import shutil
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +15,7 @@ import torch_geometric.transforms as T
 from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg import _io
-from lirdrec_pyg.datasets import MMRecDataset
+from lirdrec_pyg.datasets import MMRecDataset, MovieLens100K
 from lirdrec_pyg.transforms import DCT, ItemKNNGraph
 
 
@@ -181,3 +186,82 @@ def test_a_cache_that_can_only_be_read_is_read(root, monkeypatch):
     monkeypatch.setattr(_io, 'SMALL', 0)
     monkeypatch.setattr(_io, 'write_bytes', refuse)
     assert build(root).processed_dir == first.processed_dir
+
+
+@contextlib.contextmanager
+def no_room(size):
+    r"""Lets no file grow beyond a size, as a full disk does."""
+    resource = pytest.importorskip('resource')
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_no_room_for_the_processed_file(root):
+    message = (
+        r"data.pt' was not written, and what was there is whole \(File too large\).*: pass 'cache_dir', or make room"
+    )
+    with no_room(512), pytest.raises(OSError, match=message):
+        build(root)
+    assert not [path for path in root.rglob('*') if path.name.startswith(('data.pt', '.'))]
+    first = build(root)
+    with no_room(512), pytest.raises(OSError, match=message):
+        build(root, force_reload=True)
+    assert build(root)[0]['item'].x_text.equal(first[0]['item'].x_text)  # nothing was lost
+
+
+def test_a_folder_that_is_removed_meanwhile(root):
+    def remove(data):
+        shutil.rmtree(root / 'toy' / 'processed')
+        return data
+
+    assert build(root, remove)[0]['item'].num_nodes == 3  # it is made again
+
+    def remove_all(data):
+        shutil.rmtree(root / 'toy')
+        return data
+
+    with pytest.raises(OSError, match=r'toy.inter.* changed while it was read: try again'):
+        build(root, remove_all)
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_can_not_be_made(root, monkeypatch, code):
+    def refuse(*args, **kwargs):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, 'mkdir', refuse)
+    with pytest.raises(
+        OSError, match=rf"can't write to '.*/toy/processed/.*' \({os.strerror(code)}\): pass 'cache_dir'"
+    ):
+        build(root)
+    with pytest.raises(OSError, match=rf"can't write to '.*/ml/raw' \({os.strerror(code)}\): pass another 'root'"):
+        MovieLens100K(str(root / 'ml'))
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.ENOSPC])
+def test_a_file_that_can_not_be_made(root, monkeypatch, code):
+    first = build(root)
+    make = os.open
+
+    def refuse(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT:
+            raise OSError(code, os.strerror(code))
+        return make(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(_io.os, 'open', refuse)
+    with pytest.raises(
+        OSError, match=rf"data.pt' was not written, .* \({os.strerror(code)}.*: pass 'cache_dir', or make"
+    ):
+        build(root, force_reload=True)
+    assert build(root)[0]['item'].x_text.equal(first[0]['item'].x_text)
+
+
+def test_two_processes_of_one_dataset(root):
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: build(root)[0]['item'].x_text.tolist(), range(4)))
+    assert found == [[[1, 2], [3, 4], [5, 6]]] * 4
