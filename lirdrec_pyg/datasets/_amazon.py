@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lirdrec_pyg.datasets._interactions import Array
+from lirdrec_pyg.typing import LARGEST
 
 MAX_LINE = 1 << 20  # bytes; the longest published ones are far below
 LIMIT = 64 << 20  # bytes of a line that is not skipped, but ends the reading
@@ -222,6 +223,8 @@ def _review(record: Mapping[str, Any], keys: tuple[str, str, str, str]) -> tuple
     if not (item and isinstance(item, str)):
         raise Malformed(f"without '{keys[1]}'")
     try:
+        if isinstance(rating, bool) or isinstance(time, bool):
+            raise TypeError
         rating, time = float(rating), int(time)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
         raise Malformed(f"whose '{keys[2]}' or '{keys[3]}' is not a number") from None
@@ -330,7 +333,8 @@ def read_image_features(path: Path, position: Mapping[str, int], progress: bool)
     those that occur repeatedly, the first counts. Other items never take up memory.
 
     Returns:
-        The features, zero where there are none, a mask of the items that have some, and how many were not finite.
+        The features, zero where there are none, a mask of the items that have some, and how many were not finite or too
+        large to sum.
     """
     size = path.stat().st_size
     if size % RECORD.itemsize:
@@ -347,7 +351,7 @@ def read_image_features(path: Path, position: Mapping[str, int], progress: bool)
                 row = rows.get(asin)
                 if row is None or has[row]:
                     continue
-                if np.isfinite(chunk['x'][i]).all():
+                if (np.abs(chunk['x'][i]) <= LARGEST).all():
                     x[row], has[row] = chunk['x'][i], True
                 else:
                     bad += 1

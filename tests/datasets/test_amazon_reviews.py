@@ -493,3 +493,19 @@ def test_nothing_runs_what_it_reads():
                 assert isinstance(node.value, ast.Constant) and node.value.value is False, path
             if isinstance(node, ast.Attribute):
                 assert node.attr not in ('extractall', 'unpack_archive'), path
+
+
+@pytest.mark.parametrize('key', ['overall', 'unixReviewTime'])
+def test_truth_values_are_no_numbers(tmp_path, key):
+    write_2014(tmp_path, [*reviews(), review(1, A) | {key: True}])
+    with pytest.warns(UserWarning, match='1 of 12 lines .* not a number'):
+        build(tmp_path, max_malformed=0.1)
+
+
+def test_image_features_that_are_too_large_to_sum(tmp_path):
+    raw = write_2014(tmp_path)
+    x = np.full((2, 4096), [[3e38], [1.0]], dtype='<f4')
+    (raw / 'image_features_Baby.b').write_bytes(A.encode() + x[0].tobytes() + B.encode() + x[1].tobytes())
+    dataset = build(tmp_path, image_features=True)
+    assert dataset[0]['item'].has_image.tolist() == [False, True, False]
+    assert dataset.provenance['report']['items']['with image features not finite'] == 1
