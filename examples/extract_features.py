@@ -8,7 +8,8 @@ language model writes about their images.
 Row i of a feature file belongs to line i of the table (sorted by itemID, where it has that column), so a folder that
 examples/build_amazon.py wrote needs nothing else. The work is kept in pieces: start the same command again after a
 crash and it goes on. Items without a text or a readable image are marked in <modality>_mask.npy. With --fake, a few
-products, their images and tiny models with random weights are made first, so nothing is downloaded.
+products, their images and tiny models with random weights are made first, so nothing is downloaded; this never
+replaces the features of a catalogue.
 """
 
 import argparse
@@ -45,10 +46,12 @@ def main() -> None:
     parser.add_argument('--half', action='store_true', help='compute in half precision')
     parser.add_argument('--fake', action='store_true', help='make products and tiny models first')
     args = parser.parse_args()
+    if args.fake == (args.items is not None):
+        parser.error('either --items or --fake is needed: --fake makes items of its own')
     if args.fake:
+        if any(not is_fake(path) for path in args.out.glob('*_feat.npy')):
+            parser.error(f"'{args.out}' holds features of a catalogue: give --fake another folder")
         make_fake(args)
-    elif args.items is None:
-        parser.error('--items is needed, or --fake')
 
     table = {'sep': '\t', 'quoting': csv.QUOTE_NONE} if args.items.suffix == '.tsv' else {}
     frame = pd.read_csv(args.items, dtype=str, keep_default_na=False, **table)
@@ -78,8 +81,14 @@ def report(name: str, out: EncodedFeatures) -> None:
     known = out.manifest
     print(
         f'{name}: {tuple(out.x.shape)} in {out.path}, {known["missing"]} items have none, {known["unreadable"]} are '
-        'unreadable'
+        f'unreadable, {known["blank"]} are images of one colour'
     )
+
+
+def is_fake(path: Path) -> bool:
+    r"""Whether features were made by --fake."""
+    known = path.with_name(path.name.replace('_feat.npy', '_manifest.json'))
+    return known.is_file() and Path(json.loads(known.read_text())['encoder']).parent.name == 'fake'
 
 
 def make_fake(args: argparse.Namespace) -> None:

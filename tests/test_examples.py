@@ -88,6 +88,18 @@ def test_extract_features(tmp_path, run_script):
     assert 'image: (5, 16)' in out
     assert np.load(tmp_path / 'image_mask.npy').tolist() == [True] * 4 + [False]
     assert np.load(tmp_path / 'caption_feat.npy').shape == (5, 16)
+    assert 'text: (5, 16)' in run_script('examples/extract_features.py', '--fake', '--out', str(tmp_path))
+
+
+def test_extract_features_of_a_toy_never_replace_those_of_a_catalogue(tmp_path, run_script):
+    pytest.importorskip('PIL')
+    (tmp_path / 'text_feat.npy').write_bytes(b'of a catalogue')
+    (tmp_path / 'items.tsv').write_text('itemID\ttext\n0\ta cup\n')
+    for args in (['--fake'], ['--fake', '--items', str(tmp_path / 'items.tsv')]):
+        with pytest.raises(AssertionError, match='--fake another folder|either --items or --fake'):
+            run_script('examples/extract_features.py', *args, '--out', str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['items.tsv', 'text_feat.npy']
+    assert (tmp_path / 'text_feat.npy').read_bytes() == b'of a catalogue'
 
 
 def test_amazon_parse_quick(tmp_path, run_script):
