@@ -95,6 +95,10 @@ def contents(files: Sequence[str | None], table: Path) -> list[str | None]:
     return [None if file is None else found[file] or '' for file in files]
 
 
+class _Refused(Exception):
+    r"""A file is not what is asked for."""
+
+
 def opener(mask_blank: bool) -> Callable[[str | None], Ready]:
     r"""Returns what makes a file an RGB image, which is nothing for no path, what can't be read and, if asked, one of a
     single colour."""
@@ -106,7 +110,7 @@ def opener(mask_blank: bool) -> Callable[[str | None], Ready]:
         try:
             image = open_image(path)
         except Exception as error:  # decoders raise anything
-            why = str(error) if type(error) is ValueError else type(error).__name__
+            why = str(error) if isinstance(error, _Refused) else type(error).__name__
             return Ready(None, unreadable=f'{path} ({why})')
         blank = all(low == high for low, high in image.getextrema())
         return Ready(None if blank and mask_blank else image, blank)
@@ -118,7 +122,7 @@ def open_image(path: str) -> Any:
     r"""Returns a regular file as the RGB image that a person sees; raises anything if it can't be read."""
     Image = library('PIL.Image', 'pillow')
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError('no regular file')
+        raise _Refused('no regular file')
     Image.init()
     with warnings.catch_warnings(), open(path, 'rb', opener=_open) as file:
         warnings.simplefilter('ignore')
@@ -148,7 +152,7 @@ def _to_8_bits(image: Any) -> Any:
     low, high = values.min(), values.max()
     limits = [1, 255] if image.mode == 'F' else [255, 65535] if (image.mode, image.format) == ('I', 'TIFF') else [65535]
     if not 0 <= low <= high <= limits[-1]:
-        raise ValueError(f'values from {low} to {high}, beyond {"0 to 255" if image.mode == "F" else "16 bits"}')
+        raise _Refused(f'values from {low} to {high}, beyond {"0 to 255" if image.mode == "F" else "16 bits"}')
     limit = next(limit for limit in limits if high <= limit)
     Image = library('PIL.Image', 'pillow')
     values = np.where(values == image.info.get('transparency'), limit, values)  # on white
