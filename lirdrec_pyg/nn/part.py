@@ -43,6 +43,8 @@ class Part(Module):
         buffer = self.get_buffer(name)
         version = None if buffer.is_inference() else buffer._version
         known = self._numbers.get(name)
+        if buffer.is_meta:  # which holds none
+            return 0.0 if known is None else known[2]
         if known is None or version is None or known[0] is not buffer or known[1] != version:
             known = self._numbers[name] = buffer, version, float(buffer)
         return known[2]
