@@ -377,7 +377,7 @@ def _find_records(content: bytes, separator: int, quotes: bool, path: Path) -> t
     last = np.flatnonzero(is_newline[end])
     starts = np.append(0, end[last] + 1)
     lines = np.arange(1, len(starts))
-    if len(quote):
+    if np.count_nonzero(is_newline) != len(lines):  # some are within quotes
         lines = np.searchsorted(np.flatnonzero(is_newline), starts[:-1]) + 1
     return starts, np.diff(last, prepend=-1), lines
 
@@ -385,15 +385,16 @@ def _find_records(content: bytes, separator: int, quotes: bool, path: Path) -> t
 def _find_edges(chars: Array, quote: Array, separator: int, path: Path) -> Array:
     r"""Returns those of the quotes that open or close a field or are doubled in it; others within a field count as any
     character."""
-    before = np.append(np.uint8(NEWLINE), chars)[quote]
-    after = chars[quote + 1]
-    may_open = (before == separator) | (before == NEWLINE)
-    may_close = (after == separator) | (after == NEWLINE)
-    if len(quote) % 2 == 0 and (may_open | (before == QUOTE))[::2].all() and (may_close | (after == QUOTE))[1::2].all():
+    between = np.zeros(256, dtype=bool)
+    between[[separator, NEWLINE]] = True
+    beside = between.copy()
+    beside[QUOTE] = True
+    if len(quote) % 2 == 0 and beside[chars[quote[::2] - 1]].all() and beside[chars[quote[1::2] + 1]].all():
         return quote
+    may_open, may_close = between[chars[quote - 1]], between[chars[quote + 1]]  # the last character is a newline
     edges: list[int] = []
     i, place = 0, quote.tolist()
-    opens, closes, doubled = may_open.tolist(), may_close.tolist(), (after == QUOTE).tolist()
+    opens, closes, doubled = may_open.tolist(), may_close.tolist(), (chars[quote + 1] == QUOTE).tolist()
     while i < len(place):
         first, i = i, i + 1
         if not opens[first]:
