@@ -11,8 +11,8 @@ class ModalityEncoder(Module):
     .. math::
         \mathbf{h} = \mathbf{W}_2 \, \mathrm{LeakyReLU}(\mathbf{W}_1 \mathbf{x} + \mathbf{b}_1)
 
-    The products are taken in the precision of the features (``float32`` or ``bfloat16``); weights, their gradients and
-    the output stay in single precision.
+    The products are taken in the precision of the features, such as ``float32`` or ``bfloat16``. The output and the
+    gradients have the precision of the weights.
 
     Args:
         in_channels (int): The width of the features.

@@ -1,5 +1,5 @@
-r"""Steps of the model with backward passes of their own, which go over the large tensors as few times as possible. Each
-equals what autograd makes of the formula in its docstring."""
+r"""Steps of the model with backward passes of their own. They go over the large tensors as few times as possible. Each
+has the value and the gradient of the formula in its docstring."""
 
 import functools
 import platform
@@ -36,8 +36,8 @@ def without_autocast(step: Step) -> Step:
 def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     r"""Returns :math:`\mathrm{LeakyReLU}(\mathbf{x} \mathbf{W}^\top + \mathbf{b})`.
 
-    The products are taken in the precision of ``x``, which is float32 or bfloat16. On CPU two libraries can take them,
-    oneDNN and MKL. Each product uses the one that is faster for it.
+    The products are taken in the precision of ``x``. On CPU two libraries can take them, oneDNN and MKL. Each product
+    uses the one that is faster for it.
 
     Shapes:
         - **x:** :math:`(N, C)`
@@ -97,11 +97,11 @@ def has_half_products() -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float = 1.0) -> Tensor:
-    r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient, by the faster library on CPU: oneDNN
-    where there is AVX-512 and MKL is not at its best, else torch's default. What is negative is multiplied by
+    r"""Returns :math:`\mathbf{x} \mathbf{W}^\top + \mathbf{b}` without a gradient. Negative entries are multiplied by
     :obj:`slope`.
 
-    Where the CPU has no products in bfloat16, such inputs are taken to single precision, some rows at a time.
+    On CPU the faster library is used. That is oneDNN where there is AVX-512 and MKL is not at its best, else torch's
+    default. Where the CPU has no products in bfloat16, such inputs are cast to float32, some rows at a time.
     """
     onednn = x.device.type == 'cpu' and torch.backends.mkldnn.is_available()
     half, wide = x.dtype == torch.bfloat16, torch.backends.cpu.get_cpu_capability() == 'AVX512'
@@ -218,8 +218,9 @@ class _RowsAndMeanSquare(torch.autograd.Function):
 
 
 def view_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    r"""Returns :math:`\mathbf{x}_v \mathbf{W}_v^\top + \mathbf{b}_v` for each view, whose gradient has the layout of
-    :obj:`x`: it adds up with others without a pass over scattered rows.
+    r"""Returns :math:`\mathbf{x}_v \mathbf{W}_v^\top + \mathbf{b}_v` for each view.
+
+    The gradient has the layout of :obj:`x`. So it adds up with others without a pass over scattered rows.
 
     Shapes:
         - **x:** :math:`(N, |V|, d)`
@@ -261,7 +262,7 @@ class _SparseRows(torch.autograd.Function):
 
 
 def sparse_rows(table: Tensor, index: Tensor) -> Tensor:
-    r"""Returns rows of a table, whose gradient is sparse: as an embedding's, but of any shape."""
+    r"""Returns rows of a table, which may have any shape. The table's gradient is sparse."""
     return _SparseRows.apply(table, index)  # type: ignore[no-any-return]
 
 

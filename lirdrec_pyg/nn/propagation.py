@@ -67,10 +67,10 @@ class Propagation(Module):
 
     On the bipartite graph it sums the layers of `LightGCN <https://arxiv.org/abs/2002.02126>`_,
     :math:`\sum_{l=0}^{L} \hat{\mathbf{A}}^l \mathbf{z}`, by Horner's rule :math:`\mathbf{y} \leftarrow \mathbf{z} +
-    \hat{\mathbf{A}} \mathbf{y}`; on the item graph it takes :math:`\mathbf{S}^n
-    \mathbf{z}`. Where adjacency matrices
-    are given, no activation is saved for the backward pass, which is the same sum applied to the gradient
-    (:math:`\hat{\mathbf{A}}` is symmetric). On plain edges, such as those of a sampled sub-graph, autograd takes over.
+    \hat{\mathbf{A}} \mathbf{y}`. On the item graph it takes :math:`\mathbf{S}^n \mathbf{z}`.
+
+    With adjacency matrices, no layer is saved for the backward pass. It is the same sum, applied to the gradient, since
+    :math:`\hat{\mathbf{A}}` is symmetric. On plain edges, such as those of a sampled sub-graph, autograd takes over.
 
     Args:
         num_layers (int): The number of layers :math:`L` on the bipartite graph.

@@ -49,7 +49,7 @@ class RecentItemsEncoder(Module):
 
     def forward(self, user: Tensor, item: Tensor, recent: Tensor) -> Tensor:
         item = normalize(item)
-        # Parts whose gathered rows are few: those of all users would be n times the embeddings.
+        # Some users at a time: the items of all users at once would take n times the memory of the embeddings.
         size = recent.size(0) if torch.is_grad_enabled() else 4096
         parts = [self._pool(item, part) for part in recent.split(size)]
         return normalize(user) + self.lin(torch.cat(parts))
