@@ -78,23 +78,26 @@ def average_gradients(params: Sequence[Parameter], rows: int, stop: bool) -> boo
         torch.div(part.view_as(grad), all_rows, out=grad)
     for param in params:
         if param.grad is not None and param.grad.is_sparse:
-            param.grad = _gather_sparse(param.grad.coalesce(), rows / all_rows)
+            param.grad = _gather_sparse(param.grad, rows / all_rows)
     return bool(flat[-1] > 0)
 
 
 def _gather_sparse(grad: Tensor, weight: Tensor) -> Tensor:
-    size = grad.indices().new_zeros(count())
-    size[rank()] = grad.indices().size(1)
-    longest = int(total(size).max())
-    index = grad.indices().new_zeros(longest)  # padded: rows of value zero
-    value = grad.values().new_zeros(longest, *grad.values().shape[1:])
-    index[: size[rank()]], value[: size[rank()]] = grad.indices()[0], grad.values() * weight
-    indices, values = [torch.empty_like(index) for _ in size], [torch.empty_like(value) for _ in size]
-    dist.all_gather(indices, index)
-    dist.all_gather(values, value)
-    known = torch.cat([part[:n] for part, n in zip(indices, size.tolist(), strict=True)])
-    rows = torch.cat([part[:n] for part, n in zip(values, size.tolist(), strict=True)])
-    return torch.sparse_coo_tensor(known.unsqueeze(0), rows, grad.size(), check_invariants=False)
+    r"""Returns the weighted sum of a sparse gradient over the processes: the rows of all, each as often as it is there,
+    which the optimiser adds up anyway."""
+    own, values = grad._indices()[0], grad._values().mul_(weight)
+    size = own.new_zeros(count())
+    size[rank()] = own.numel()
+    sizes = total(size).tolist()
+    longest = max(sizes)
+    index = torch.empty(count(), longest, dtype=own.dtype, device=own.device)
+    value = torch.empty(count(), longest, *values.shape[1:], dtype=values.dtype, device=values.device)
+    index[rank(), : len(own)], value[rank(), : len(own)] = own, values
+    dist.all_gather(list(index), index[rank()].clone())
+    dist.all_gather(list(value), value[rank()].clone())
+    index = torch.cat([part[:n] for part, n in zip(index, sizes, strict=True)])
+    value = torch.cat([part[:n] for part, n in zip(value, sizes, strict=True)])
+    return torch.sparse_coo_tensor(index.unsqueeze(0), value, grad.size(), check_invariants=False)
 
 
 class Buffers:
