@@ -54,7 +54,7 @@ def download(
     before = _stamp(path)
     part, notes = path.with_name(f'{path.name}.part'), path.with_name(f'{path.name}.part.json')
     with locked(path.parent):
-        if path.is_file() and _stamp(path) != before and checksum in (None, file_digest(path)):
+        if path.is_file() and (_stamp(path) != before if checksum is None else file_digest(path) == checksum.lower()):
             return  # of the process that had the lock
         resumed = _fetch_all(url, path, checksum is not None, progress, retries, wait, timeout)
         if checksum is not None and resumed and file_digest(part) != checksum.lower():  # what was there was stale
