@@ -102,6 +102,16 @@ def published() -> str:
     return table(['dataset (seeds)', 'recall@20 / ndcg@20: ours', 'quoted', 'reproduced by others'], lines)
 
 
+def reliability() -> str:
+    r"""How many damaged files, odd values and unlucky moments were tried, and what became of them."""
+    columns = {'right': 'right all the same', 'noticed': 'refused', 'bare': 'bare errors', 'unnoticed': 'unnoticed'}
+    rows = read(ALL / 'reliability.csv').astype(str)
+    keys = ['tried', *columns]
+    total = [str(rows[key].astype(int).sum()) for key in keys]
+    lines = [[row['what'], *(row[key] for key in keys)] for _, row in rows.iterrows()]
+    return table(['what happens', 'tried', *columns.values()], [*lines, ['all', *total]])
+
+
 def missing() -> str:
     r"""Items without an image, marked as such or given the mean of the others."""
     rows = read(RESULTS / 'missing.csv')
@@ -420,6 +430,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'text': text,
     'published': published,
     'missing': missing,
+    'reliability': reliability,
     'main': models,
     'ablation': ablation,
     'item_ids': functools.partial(ablation, experiment='item IDs'),
