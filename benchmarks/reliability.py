@@ -640,6 +640,7 @@ def fork(work: Callable[[], int]) -> int:
         try:
             with open(os.devnull, 'w') as null:
                 os.dup2(null.fileno(), 2)
+                torch.set_num_threads(1)  # makes PyTorch's pool anew, for which threads would race
                 status = work()
         finally:
             os._exit(status)
@@ -887,7 +888,7 @@ def run(name: str, count: int | None = None, seed: int = 0) -> tuple[Counter[str
             outcome, what = judge(case, kind.may_refuse)
             found[outcome] += 1
             if outcome in ('unnoticed', 'bare'):
-                lines.append(f'{outcome}: {case.name}: {what[:300]}')
+                lines.append(f'{outcome}: {case.name}: {what[-300:]}')
     return found, lines
 
 
@@ -902,7 +903,7 @@ def main() -> None:
     for name in args.kind:
         start = time.perf_counter()
         found, lines = run(name, args.count, args.seed)
-        print(f'{name}: {dict(found)} in {time.perf_counter() - start:.0f} s', *lines[:20], sep='\n    ', flush=True)
+        print(f'{name}: {dict(found)} in {time.perf_counter() - start:.0f} s', *lines[:5], sep='\n    ', flush=True)
         counts = {key: str(found[key]) for key in ('right', 'noticed', 'bare', 'unnoticed')}
         rows.append(
             {'kind': name, 'what': KINDS[name].title, 'seed': str(args.seed), 'tried': str(found.total()), **counts}
