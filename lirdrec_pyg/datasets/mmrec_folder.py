@@ -5,7 +5,7 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg._io import replacing
+from lirdrec_pyg._io import replacing, save_array
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, check, check_modality_name, check_pairs, modalities
 
 COLUMNS = {'rating': 'rating', 'time': 'timestamp', 'split': 'x_label'}
@@ -65,11 +65,9 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
                     table[column] = values.astype(np.float64) if values.dtype.kind == 'f' else values
             table.to_csv(temporary / f'{name}.inter', sep='\t', index=False)
             for modality in modalities(data):
-                np.save(temporary / f'{modality}_feat.npy', data[ITEM][f'x_{modality}'].numpy(), allow_pickle=False)
+                save_array(temporary / f'{modality}_feat.npy', data[ITEM][f'x_{modality}'].numpy())
                 if f'has_{modality}' in data[ITEM]:
-                    np.save(
-                        temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy(), allow_pickle=False
-                    )
+                    save_array(temporary / f'{modality}_mask.npy', data[ITEM][f'has_{modality}'].numpy())
             _write_nodes(temporary / 'users.tsv', data, USER, ['raw_id'])
             _write_nodes(temporary / 'items.tsv', data, ITEM, ['raw_id', 'title', 'text', 'image_url'])
     except OSError as error:
