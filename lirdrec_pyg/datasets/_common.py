@@ -1,5 +1,6 @@
 r"""What the datasets share: reading of raw tables and features with errors that say where, and the cache."""
 
+import json
 import zipfile
 import zlib
 from abc import abstractmethod
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData, InMemoryDataset
 
-from lirdrec_pyg._io import digest, file_digests, load_sealed, save_sealed, try_digest
+from lirdrec_pyg._io import digest, file_digest, file_digests, load_sealed, save_sealed, try_digest
 from lirdrec_pyg.datasets._tables import read_table
 from lirdrec_pyg.typing import LARGEST, node_lists
 
@@ -156,12 +157,37 @@ def read_matrix(path: Path) -> npt.NDArray[Any]:
     return array
 
 
+def check_manifest(path: Path, name: str) -> None:
+    r"""Refuses features or a mask that are not those of the manifest beside them, where
+    :mod:`lirdrec_pyg.features` left one.
+
+    Args:
+        path (Path): The file of the features or of the mask.
+        name (str): The name that their files start with.
+    """
+    manifest, mask = path.with_name(f'{name}_manifest.json'), path.with_name(f'{name}_mask.npy')
+    if not manifest.is_file():
+        return
+    try:
+        known = json.loads(manifest.read_text(encoding='utf-8'))
+        expected = {path.with_name(f'{name}_feat.npy'): known['sha256'], mask: known['mask_sha256']}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"'{manifest}' is damaged: encode the features again, or remove it") from error
+    lacking = expected[mask] is not None and not mask.is_file()
+    if path in expected and (lacking or expected[path] != file_digest(path)):
+        what = f"'{path}' is not the file of '{manifest}'"
+        if lacking:
+            what = f"'{mask}', which '{manifest}' names, is not there"
+        raise ValueError(f'{what}: encode the features again, or remove the manifest if they are yours')
+
+
 def read_mask(path: Path, num_items: int) -> Tensor:
     r"""Reads which items have a modality.
 
     Raises:
         ValueError: If it is not a bool vector with an entry for each item.
     """
+    check_manifest(path, path.name.removesuffix('_mask.npy'))
     array = read_npy(path)
     if array.dtype != np.bool_ or array.shape != (num_items,):
         raise ValueError(f"'{path}' needs to be bool of shape ({num_items},) (got {array.dtype} of shape "
@@ -185,6 +211,7 @@ def read_features(path: Path, modality: str, has: Tensor | None = None, chunk_si
     Raises:
         ValueError: If it is not a numeric matrix, or a value is NaN, Inf or too large to sum.
     """
+    check_manifest(path, path.name.removesuffix('_feat.npy'))
     array = read_matrix(path)
     out = torch.empty(array.shape, dtype=torch.float32)
     for start in range(0, len(array), chunk_size):

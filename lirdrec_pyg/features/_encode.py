@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from lirdrec_pyg._io import digest, file_digest, in_turn, replacing
+from lirdrec_pyg._io import digest, file_digest, in_turn, replacing, save_array
 from lirdrec_pyg.features._shards import (
     Ready,
     Shards,
@@ -127,8 +127,8 @@ def encode(
             if has.all():
                 mask.unlink(missing_ok=True)
             else:
-                with replacing(mask) as temporary_mask, temporary_mask.open('wb') as out:
-                    np.save(out, has)
+                with replacing(mask) as temporary_mask:
+                    save_array(temporary_mask, has)
         entries = manifest(
             manifest_path,
             ids,

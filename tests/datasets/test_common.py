@@ -16,6 +16,8 @@ from torch_geometric.transforms import BaseTransform
 
 from lirdrec_pyg import _io
 from lirdrec_pyg.datasets import MMRecDataset, MovieLens100K
+from lirdrec_pyg.datasets._common import read_features, read_mask
+from lirdrec_pyg.features import encode_texts
 from lirdrec_pyg.transforms import DCT, ItemKNNGraph
 
 
@@ -265,3 +267,25 @@ def test_two_processes_of_one_dataset(root):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: build(root)[0]['item'].x_text.tolist(), range(4)))
     assert found == [[[1, 2], [3, 4], [5, 6]]] * 4
+
+
+def test_features_are_those_of_the_manifest_beside_them(tmp_path):
+    encode_texts(['a', None, 'b'], lambda texts: torch.ones(len(texts), 2), tmp_path, progress=False)
+    path, mask, manifest = (tmp_path / f'text_{name}' for name in ('feat.npy', 'mask.npy', 'manifest.json'))
+    whole = {file: file.read_bytes() for file in (path, mask, manifest)}
+    assert read_mask(mask, 3).tolist() == [True, False, True]
+    assert read_features(path, 'text').tolist() == [[1, 1], [0, 0], [1, 1]]
+    for file, read in [(path, lambda: read_features(path, 'text')), (mask, lambda: read_mask(mask, 3))]:
+        file.write_bytes(whole[file][:-1] + bytes([whole[file][-1] ^ 1]))
+        with pytest.raises(ValueError, match=f"'{file}' is not the file of .*encode the features again, or remove"):
+            read()
+        file.write_bytes(whole[file])
+    mask.unlink()
+    with pytest.raises(ValueError, match=f"'{mask}', which .* names, is not there"):
+        read_features(path, 'text')
+    mask.write_bytes(whole[mask])
+    manifest.write_bytes(whole[manifest][:40])
+    with pytest.raises(ValueError, match=f"'{manifest}' is damaged"):
+        read_features(path, 'text')
+    manifest.unlink()  # features of one's own
+    assert read_features(path, 'text').shape == (3, 2)
