@@ -1,8 +1,9 @@
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module
 
-from lirdrec_pyg.nn.kernels import has_half_products, hidden_layer
+from lirdrec_pyg.nn.kernels import dropout, has_half_products, hidden_layer
 
 
 class ModalityEncoder(Module):
@@ -25,6 +26,8 @@ class ModalityEncoder(Module):
         - **output:** :math:`(N, C_\mathrm{out})`
     """
 
+    generator: torch.Generator | None = None  # of a training run
+
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -41,7 +44,7 @@ class ModalityEncoder(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = hidden_layer(x, self.lin1.weight, self.lin1.bias)
-        h = F.dropout(h, self.dropout, self.training)
+        h = dropout(h, self.dropout, self.training, self.generator)
         if h.device.type == 'cpu' and not has_half_products():
             h = h.to(self.lin2.weight.dtype)
         return F.linear(h, self.lin2.weight.to(h.dtype)).to(self.lin2.weight.dtype)

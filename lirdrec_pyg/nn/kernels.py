@@ -33,6 +33,20 @@ def without_autocast(step: Step) -> Step:
     return wrapper  # type: ignore[return-value]
 
 
+def dropout(x: Tensor, p: float, training: bool, generator: torch.Generator | None = None) -> Tensor:
+    r"""Returns :func:`torch.nn.functional.dropout`, drawn from a generator of one's own.
+
+    Args:
+        x (Tensor): The input.
+        p (float): The share that becomes zero.
+        training (bool): Whether to do anything.
+        generator (torch.Generator, optional): The generator. (default: torch's global one)
+    """
+    if generator is None or not training or p == 0:
+        return F.dropout(x, p, training)
+    return x * torch.empty_like(x).bernoulli_(1 - p, generator=generator).div_(1 - p)
+
+
 def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     r"""Returns :math:`\mathrm{LeakyReLU}(\mathbf{x} \mathbf{W}^\top + \mathbf{b})`.
 

@@ -124,6 +124,7 @@ class Objective(Part, ABC):
         model = LIRDRec.from_data(train, objective=Hinge(margin=0.5))
     """
 
+    generator: torch.Generator | None = None  # of a training run, for what is drawn
     fit_defaults: dict[str, float] = {}  # what suits the objective in place of the model's own
 
     @abstractmethod
@@ -196,7 +197,9 @@ class SampledSoftmax(Objective):
         items = seen.nonzero().view(-1)
         if self.num_negatives is None:
             return items, (seen.cumsum(0) - 1)[pos], None
-        drawn = items[torch.randint(items.numel(), (int(self.num_negatives),), device=pos.device)]
+        drawn = items[
+            torch.randint(items.numel(), (int(self.num_negatives),), device=pos.device, generator=self.generator)
+        ]
         items, target = pos.unique(return_inverse=True)
         return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 

@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import os
 import time
@@ -232,10 +233,7 @@ class Trainer:
         self.model.on_epoch_start(self.epoch)
         buffers = processes.Buffers(self.model)
         losses, rows = [], []
-        devices = [self.device] if self.device.type == 'cuda' else []
-        with torch.random.fork_rng(devices=devices):
-            # What an epoch draws depends on seed and epoch alone, so that a run can go on from any epoch.
-            torch.manual_seed(_seed(self.seed, self.epoch, processes.rank() if self.loader.sampled else 0))
+        with self._draws():
             for graph, *triplets in self._batches():
                 if self.stopped or (self._asked and processes.count() == 1):
                     self.stopped = True
@@ -257,6 +255,26 @@ class Trainer:
         else:
             self.log.append(row)
         return row['loss']
+
+    @contextlib.contextmanager
+    def _draws(self) -> Iterator[None]:
+        r"""Seeds what an epoch draws by seed and epoch alone, so that a run can go on from any epoch.
+
+        Modules that draw get a generator of this run, so that two runs in two threads do not disturb each other. Those
+        of others draw from torch's global one, which is seeded, too, and left as it was.
+        """
+        seed = _seed(self.seed, self.epoch, processes.rank() if self.loader.sampled else 0)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        drawing = [module for module in self.model.modules() if hasattr(module, 'generator')]
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == 'cuda' else []):
+            torch.manual_seed(seed)
+            try:
+                for module in drawing:
+                    module.generator = generator  # type: ignore[assignment]
+                yield
+            finally:
+                for module in drawing:
+                    module.generator = None  # type: ignore[assignment]
 
     def _batches(self) -> Iterator[Any]:
         for graph, *triplets in self.loader:

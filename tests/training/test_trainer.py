@@ -1,13 +1,14 @@
+import copy
 import csv
 import os
-from copy import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, Trainer, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.nn import SampledSoftmax
+from lirdrec_pyg.nn import BM3, SampledSoftmax
 from lirdrec_pyg.nn.part import build as build_part
 from lirdrec_pyg.training import WholeGraph
 from lirdrec_pyg.training.checkpoint import load_checkpoint
@@ -220,7 +221,7 @@ def test_resuming_with_a_validation_view_adds_its_column(splits, tmp_path):
 
 def test_denormals_in_features_change_nothing(splits):
     train, val, _ = splits
-    with_denormals, without = copy(train), copy(train)
+    with_denormals, without = copy.copy(train), copy.copy(train)
     for data, value in [(with_denormals, 1e-34), (without, 0.0)]:
         data[ITEM].x_text = data[ITEM].x_text.clone()
         data[ITEM].x_text[:, 3] = value
@@ -324,3 +325,21 @@ def test_refuses_arguments_that_would_be_ignored(splits, tmp_path):
         Trainer(Popularity(), train)
     with pytest.raises(ValueError, match=r"'model' needs to be a Recommender \(got Linear\)"):
         Trainer(torch.nn.Linear(2, 2), train)
+
+
+@pytest.mark.parametrize(
+    ('cls', 'kwargs'),
+    [(LIRDRec, {'dropout': 0.5, 'objective': SampledSoftmax(num_negatives=9)}), (BM3, {'dropout': 0.5})],
+)
+def test_two_runs_in_two_threads_do_not_disturb_each_other(splits, cls, kwargs):
+    train, val, _ = splits
+    first = cls.from_data(train, seed=0, hidden_channels=8, **kwargs)
+
+    def run(seed):
+        return rows(fit(copy.deepcopy(first), train, val, epochs=6, **KWARGS | {'seed': seed}))
+
+    alone = [run(seed) for seed in (1, 2, 3, 4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(run, (1, 2, 3, 4))) == alone
+    assert alone[0] != alone[1]
+    assert all(module.generator is None for module in first.modules() if hasattr(module, 'generator'))

@@ -1,11 +1,13 @@
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, ModuleDict
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
+from lirdrec_pyg.nn.kernels import dropout
 from lirdrec_pyg.nn.models.id_based import IDRecommender
 from lirdrec_pyg.nn.objectives import Objective
 from lirdrec_pyg.nn.propagation import Propagation, edges
@@ -58,6 +60,8 @@ class BM3(IDRecommender):
     Raises:
         ValueError: If ``dropout`` is not in :math:`[0, 1)`.
     """
+
+    generator: torch.Generator | None = None  # of a training run
 
     def __init__(
         self,
@@ -116,7 +120,7 @@ class BM3(IDRecommender):
         return loss + self.reg_weight * penalty
 
     def _target(self, h: Tensor) -> Tensor:
-        return F.dropout(h.detach(), self.dropout, self.training)
+        return dropout(h.detach(), self.dropout, self.training, self.generator)
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
