@@ -197,9 +197,8 @@ class SampledSoftmax(Objective):
         items = seen.nonzero().view(-1)
         if self.num_negatives is None:
             return items, (seen.cumsum(0) - 1)[pos], None
-        drawn = items[
-            torch.randint(items.numel(), (int(self.num_negatives),), device=pos.device, generator=self.generator)
-        ]
+        size = (int(self.num_negatives),)
+        drawn = items[torch.randint(items.numel(), size, device=pos.device, generator=self.generator)]
         items, target = pos.unique(return_inverse=True)
         return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 
