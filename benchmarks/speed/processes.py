@@ -69,7 +69,7 @@ def work(args: argparse.Namespace) -> None:
     else:
         trainer = Trainer(model, train, batch_size=args.batch_size, callbacks=[steps])
     steps.marks = [time.perf_counter()]
-    trainer.train_epoch()
+    trainer.fit(1)
     seconds = [b - a for a, b in zip(steps.marks[2:], steps.marks[3:], strict=False)]
     if trainer.is_first_process:
         Path(args.out).write_text(json.dumps({'step_s': statistics.median(seconds)}))

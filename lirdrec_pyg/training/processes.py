@@ -89,14 +89,13 @@ def _gather_sparse(grad: Tensor, weight: Tensor) -> Tensor:
     size = own.new_zeros(count())
     size[rank()] = own.numel()
     sizes = total(size).tolist()
-    longest = max(sizes)
-    index = torch.empty(count(), longest, dtype=own.dtype, device=own.device)
-    value = torch.empty(count(), longest, *values.shape[1:], dtype=values.dtype, device=values.device)
-    index[rank(), : len(own)], value[rank(), : len(own)] = own, values
-    dist.all_gather(list(index), index[rank()].clone())
-    dist.all_gather(list(value), value[rank()].clone())
-    index = torch.cat([part[:n] for part, n in zip(index, sizes, strict=True)])
-    value = torch.cat([part[:n] for part, n in zip(value, sizes, strict=True)])
+    index, value = own.new_empty(sum(sizes)), values.new_empty(sum(sizes), *values.shape[1:])
+    for source, (indices, rows) in enumerate(zip(index.split(sizes), value.split(sizes), strict=True)):
+        if source == rank():
+            indices.copy_(own)
+            rows.copy_(values)
+        dist.broadcast(indices, src=source)
+        dist.broadcast(rows, src=source)
     return torch.sparse_coo_tensor(index.unsqueeze(0), value, grad.size(), check_invariants=False)
 
 
