@@ -85,17 +85,19 @@ def average_gradients(params: Sequence[Parameter], rows: int, stop: bool) -> boo
 def _gather_sparse(grad: Tensor, weight: Tensor) -> Tensor:
     r"""Returns the weighted sum of a sparse gradient over the processes: the rows of all, each as often as it is there,
     which the optimiser adds up anyway."""
-    own, values = grad._indices()[0], grad._values().mul_(weight)
+    own, values = grad._indices()[0], grad._values()
     size = own.new_zeros(count())
     size[rank()] = own.numel()
     sizes = total(size).tolist()
     index, value = own.new_empty(sum(sizes)), values.new_empty(sum(sizes), *values.shape[1:])
-    for source, (indices, rows) in enumerate(zip(index.split(sizes), value.split(sizes), strict=True)):
+    sent = []
+    for source, parts in enumerate(zip(index.split(sizes), value.split(sizes), strict=True)):
         if source == rank():
-            indices.copy_(own)
-            rows.copy_(values)
-        dist.broadcast(indices, src=source)
-        dist.broadcast(rows, src=source)
+            parts[0].copy_(own)
+            torch.mul(values, weight, out=parts[1])
+        sent += [dist.broadcast(part, src=source, async_op=True) for part in parts]  # all at the same time
+    for work in sent:
+        work.wait()
     return torch.sparse_coo_tensor(index.unsqueeze(0), value, grad.size(), check_invariants=False)
 
 
