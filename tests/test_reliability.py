@@ -10,8 +10,7 @@ COUNTS = {
 }  # fmt: skip
 
 
-# Not 'threads', which forks a process that starts threads: `tests/serving/test_retriever.py` has readers and a writer.
-@pytest.mark.parametrize('kind', [kind for kind in reliability.KINDS if kind != 'threads'])
+@pytest.mark.parametrize('kind', reliability.KINDS)
 def test_nothing_goes_unnoticed(kind):
     found, lines = reliability.run(kind, COUNTS[kind], seed=1)
     assert lines == []
