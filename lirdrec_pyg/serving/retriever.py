@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from typing_extensions import Self
 
 from lirdrec_pyg._io import file_digest, locked, naming, replacing, save_array, write_bytes
 from lirdrec_pyg._segments import pointers, take_rows
