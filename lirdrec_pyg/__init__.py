@@ -2,13 +2,14 @@ r"""ID-free multimodal recommendation on PyTorch Geometric."""
 
 from lirdrec_pyg import datasets, nn, transforms
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
-from lirdrec_pyg.ranking import evaluate
+from lirdrec_pyg.ranking import calibrate, evaluate
 from lirdrec_pyg.serving import (
     Retriever,
     encode_layerwise,
     encode_new_items,
     fold_in_users,
     item_layers,
+    new_item_scale,
     onboard_items,
     recommend,
 )
@@ -43,6 +44,7 @@ __all__ = [
     'SoftmaxLIRDRec',
     'Trainer',
     '__version__',
+    'calibrate',
     'datasets',
     'encode_layerwise',
     'encode_new_items',
@@ -51,6 +53,7 @@ __all__ = [
     'fold_in_users',
     'item_layers',
     'load_model',
+    'new_item_scale',
     'nn',
     'onboard_items',
     'recommend',

@@ -8,18 +8,22 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import (
+    LinkPredAveragePopularity,
     LinkPredCoverage,
+    LinkPredDiversity,
     LinkPredHitRatio,
     LinkPredMAP,
     LinkPredMetricCollection,
     LinkPredMRR,
     LinkPredNDCG,
+    LinkPredPersonalization,
     LinkPredPrecision,
     LinkPredRecall,
 )
 
 from lirdrec_pyg._segments import pointers, take_rows
 from lirdrec_pyg.nn.kernels import linear
+from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.typing import (
     INTERACTS,
     ITEM,
@@ -42,6 +46,78 @@ METRICS: dict[str, Any] = {
     'mrr': LinkPredMRR,
     'coverage': LinkPredCoverage,
 }
+NO_ITEM = -1  # at the end of a list with few items
+
+
+class Diversity(LinkPredDiversity):
+    r"""PyG's diversity, of lists that may be shorter: the share of the pairs of items of a list that are of two
+    categories. Lists without a pair do not count."""
+
+    def update(self, pred_index_mat: Tensor, *args: Any) -> None:
+        top = pred_index_mat[:, : self.k]
+        real, category = top != NO_ITEM, self.category[top]
+        same = category.unsqueeze(-1) == category.unsqueeze(-2)
+        same &= real.unsqueeze(-1) & real.unsqueeze(-2)
+        count = real.sum(dim=-1)
+        pairs = count * (count - 1)
+        some = pairs > 0
+        self.accum += (1 - (same.sum(dim=(-1, -2)) - count)[some] / pairs[some]).sum()
+        self.total += some.sum()
+
+    def compute(self) -> Tensor:
+        return self.accum / self.total
+
+
+class Personalization(LinkPredPersonalization):
+    r"""PyG's personalization over all pairs of users, of lists that may be shorter,
+
+    .. math::
+        1 - \binom{|\mathcal{U}|}{2}^{-1} \sum_{u < v} \frac{|\mathcal{L}_u \cap \mathcal{L}_v|}
+        {\sqrt{|\mathcal{L}_u| |\mathcal{L}_v|}}
+        = 1 - \frac{\sum_i \big( (\sum_{u: i \in \mathcal{L}_u} |\mathcal{L}_u|^{-1/2})^2 -
+        \sum_{u: i \in \mathcal{L}_u} |\mathcal{L}_u|^{-1} \big)}{|\mathcal{U}| (|\mathcal{U}| - 1)}
+
+    PyG's class goes over the pairs, and so over those of the first 4,096 users alone. The sum over items takes linear
+    time.
+    """
+
+    def __init__(self, k: int, num_items: int) -> None:
+        super().__init__(k)
+        self.register_buffer('weight', torch.zeros(num_items, dtype=torch.double), persistent=False)
+        self.register_buffer('own', torch.zeros((), dtype=torch.double), persistent=False)
+
+    def update(self, pred_index_mat: Tensor, *args: Any) -> None:
+        top = pred_index_mat[:, : self.k]
+        real = top != NO_ITEM
+        count = real.sum(dim=-1, keepdim=True)
+        self.weight.index_add_(0, top[real], count.double().rsqrt().expand_as(top)[real])
+        self.own += (count > 0).sum()  # an item of a list adds one part in as many as there are
+        self.total += top.size(0)
+
+    def compute(self) -> Tensor:
+        return 1 - (self.weight.square().sum() - self.own) / (self.total * (self.total - 1))
+
+
+class AveragePopularity(LinkPredAveragePopularity):
+    r"""PyG's average popularity, of lists that may be shorter. Empty ones do not count."""
+
+    def update(self, pred_index_mat: Tensor, *args: Any) -> None:
+        top = pred_index_mat[:, : self.k]
+        real = top != NO_ITEM
+        count = real.sum(dim=-1)
+        total = (self.popularity[top] * real).sum(dim=-1)
+        self.accum += (total[count > 0] / count[count > 0]).sum()
+        self.total += (count > 0).sum()
+
+    def compute(self) -> Tensor:
+        return self.accum / self.total
+
+
+LISTS: dict[str, Any] = {  # what is recommended, whether it was right or not
+    'diversity': Diversity,
+    'personalization': Personalization,
+    'popularity': AveragePopularity,
+}
 
 
 @torch.no_grad()
@@ -54,6 +130,7 @@ def evaluate(
     candidates: Tensor | None = None,
     groups: Mapping[str, Tensor] | None = None,
     batch_size: int = 1024,
+    categories: Tensor | None = None,
 ) -> dict[str, float]:
     r"""Ranks all items for every user of a split and returns the mean of PyG's link prediction metrics over users.
 
@@ -65,23 +142,33 @@ def evaluate(
         embeddings (Embeddings): The embeddings of all users and items.
         split (HeteroData): The validation or test split.
         k (int or sequence of int, optional): The cut-offs. (default: :obj:`(10, 20)`)
-        metrics (sequence of str, optional): Any of ``'recall'``, ``'ndcg'``, ``'precision'``, ``'map'``, ``'hit'``,
-            ``'mrr'`` and ``'coverage'``. (default: :obj:`('recall', 'ndcg')`)
+        metrics (sequence of str, optional): Any of ``'recall'``, ``'ndcg'``, ``'precision'``, ``'map'``, ``'hit'`` and
+            ``'mrr'``. And of what is recommended, right or not: ``'coverage'`` (the share of all items that any user
+            gets), ``'popularity'`` (the mean number of training interactions of a recommended item),
+            ``'personalization'`` (how little two users' lists have in common, the mean over all pairs of users) and
+            ``'diversity'`` (the share of the pairs of items of a list that are of two categories). Where a user has
+            less than :math:`k` items left to rank, its list is as long as these are many.
+            (default: :obj:`('recall', 'ndcg')`)
         also_exclude (HeteroData, optional): A split whose positives are not candidates either, *e.g.*, the validation
             split at test. (default: :obj:`None`)
         candidates (Tensor, optional): The items to rank, a bool mask :math:`(|\mathcal{I}|)`; positives among the
             others do not count. (default: all)
         groups (mapping of str to Tensor, optional): Named bool masks :math:`(|\mathcal{I}|)`, *e.g.*, of warm and cold
-            items. Each adds metrics (``'cold/recall@20'``) in which only positives of that group count, while all
-            candidates still compete. (default: :obj:`None`)
+            items. Each adds metrics (``'cold/recall@20'``) in which only positives of that group count, and users that
+            have one, while all candidates still compete. Those of what is recommended are of these users' lists.
+            (default: :obj:`None`)
         batch_size (int, optional): The number of users scored at once. (default: :obj:`1024`)
+        categories (Tensor, optional): The category of each item :math:`(|\mathcal{I}|)`, integers from zero on.
+            ``'diversity'`` needs it. (default: :obj:`None`)
 
     Returns:
-        The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users.
+        The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users,
+        and for personalization where it has one.
 
     Raises:
         ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the split has no
-            positives, or the embeddings do not fit the split or may have scores that are not finite.
+            positives, or the embeddings do not fit the split or may have scores that are not finite. If
+            ``'diversity'`` has no categories or ``k`` is one, or there are categories without it.
     """
     split = check(split, 'split', labels=True)
     embeddings = check_embeddings(embeddings, split)
@@ -94,8 +181,9 @@ def evaluate(
     if len(ks) == 0 or len(metrics) == 0:
         raise ValueError(f"'k' and 'metrics' need to name at least one (got {ks} and {list(metrics)})")
     for name in metrics:
-        if name not in METRICS:
-            raise ValueError(f"'metrics' needs to be of {list(METRICS)} (got '{name}')")
+        if name not in METRICS and name not in LISTS:
+            raise ValueError(f"'metrics' needs to be of {[*METRICS, *LISTS]} (got '{name}')")
+    categories = _check_categories(categories, num_items, ks, metrics)
 
     device = embeddings.item.device
     label = split[INTERACTS].edge_label_index.to(device)
@@ -113,21 +201,28 @@ def evaluate(
     labels = {'': label}
     for name, mask in groups.items():
         labels[f'{name}/'] = label[:, mask.to(device)[label[1]]]
-    kinds = [[name for name in metrics if (name == 'coverage') == alone] for alone in (False, True)]
+    of_lists = {
+        'coverage': num_items,
+        'personalization': num_items,
+        'popularity': torch.bincount(split[INTERACTS].edge_index[1], minlength=num_items).float(),
+        'diversity': categories,
+    }
+    kinds = [[m for m in metrics if m in METRICS and m != 'coverage'], ['coverage'], list(LISTS)]
     collections = {
         (prefix, kind): LinkPredMetricCollection({
-            f'{name}@{value}': METRICS[name](value, *([num_items] if name == 'coverage' else []))
-            for name in names
+            f'{name}@{value}': (METRICS | LISTS)[name](value, *([of_lists[name]] if name in of_lists else []))
+            for name in names if name in metrics
             for value in ks
         }).to(device)
         for prefix in labels
-        for kind, names in enumerate(kinds) if names
+        for kind, names in enumerate(kinds) if any(name in metrics for name in names)
     }  # fmt: skip
 
     users = label[0].unique()
     for user, score, top in ranked(embeddings, users, max(ks), seen, candidates, batch_size):
-        # Excluded items, which fill up the list of a user with few others, are no hits but would count as covered.
-        shown = top, torch.where(score > float('-inf'), top, top[:, :1])
+        # Excluded items, which fill up the list of a user with few others, are no hits but would count as recommended.
+        real = score > float('-inf')
+        shown = top, torch.where(real, top, top[:, :1]), top.masked_fill(~real, NO_ITEM)
         for prefix, group in labels.items():
             part = group[:, (group[0] >= user[0]) & (group[0] <= user[-1])]  # users are sorted
             if part.numel() == 0:
@@ -143,6 +238,72 @@ def evaluate(
         for name, value in collection.compute().items()
     }
     return {name: found[name] for name in (f'{p}{m}@{value}' for p in labels for m in metrics for value in ks)}
+
+
+def _check_categories(
+    categories: Tensor | None, num_items: int, ks: Sequence[int], metrics: Sequence[str]
+) -> Tensor | None:
+    if ('diversity' in metrics) != (categories is not None):
+        raise ValueError(
+            "'categories' need to be there for 'diversity', and for that alone: the category of each item (got "
+            f"{'none' if categories is None else 'some'} and 'metrics' {list(metrics)})"
+        )
+    if categories is None:
+        return None
+    if min(ks) < 2:
+        raise ValueError(f"'k' needs to be at least 2 for 'diversity', which is of pairs of items (got {min(ks)})")
+    categories = check_nodes(categories, torch.iinfo(torch.long).max, 'categories')
+    if len(categories) != num_items:
+        raise ValueError(f"'categories' need to be of {num_items} items (got {len(categories)})")
+    return categories
+
+
+@torch.no_grad()
+def calibrate(
+    model: Recommender,
+    data: HeteroData,
+    val: HeteroData,
+    powers: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    metric: str = 'ndcg@20',
+) -> dict[float, float]:
+    r"""Chooses how much an item's length counts in the scores of a trained model, on the validation split.
+
+    The model is called once. Its embeddings are scaled by each power
+    (:meth:`~lirdrec_pyg.typing.Embeddings.scaled`), and that with the best metric becomes the model's
+    (:meth:`~lirdrec_pyg.nn.Recommender.set_power`). Of equally good ones it is that nearest to the model's own, then
+    the smallest.
+
+    Args:
+        model (Recommender): The trained model, which gets the power chosen.
+        data (HeteroData): What the model encodes: the training split, with ``InteractionGraph()`` applied.
+        val (HeteroData): The validation split.
+        powers (sequence of float, optional): The powers to choose from.
+            (default: :obj:`(0.0, 0.25, 0.5, 0.75, 1.0)`)
+        metric (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'ndcg@20'``)
+
+    Returns:
+        The metric of each power.
+
+    Raises:
+        ValueError: If there is no power to choose from or one is negative, or the metric is unknown.
+    """
+    name, _, k = metric.partition('@')
+    if name not in METRICS or not k.isdigit():
+        raise ValueError(f"'metric' needs to be of the form 'ndcg@20', one of {list(METRICS)} (got '{metric}')")
+    if len(powers) == 0:
+        raise ValueError(f"'powers' need to be at least one number (got {powers})")
+    own, training = model.number('power'), model.training
+    try:
+        model.eval().set_power(1.0)
+        embeddings: Embeddings = model(data)
+    finally:
+        model.train(training).set_power(own)
+    values = {
+        float(power): evaluate(embeddings.scaled(power), val, k=int(k), metrics=[name])[metric] for power in powers
+    }
+    best = max(values.values())
+    model.set_power(min((abs(power - own), power) for power, value in values.items() if value == best)[1])
+    return values
 
 
 def top_k(
