@@ -10,6 +10,7 @@ from torch import Tensor
 from lirdrec_pyg._io import digest, file_digest
 from lirdrec_pyg.transforms.dct import dct
 from lirdrec_pyg.transforms.flush_denormals import flush_denormals
+from lirdrec_pyg.transforms.pca import Count, check_components, compress_features, open_features
 from lirdrec_pyg.typing import LARGEST, check_mask, check_nodes
 
 
@@ -44,12 +45,7 @@ class MappedFeatures:
         for name, path in paths.items():
             if not Path(path).is_file():
                 raise FileNotFoundError(f"no features of '{name}' at '{path}'")
-            try:
-                x = np.load(path, mmap_mode='r', allow_pickle=False)
-            except ValueError as error:
-                raise ValueError(f"'{path}' is cut off or no `.npy` file ({error})") from error
-            if x.ndim != 2 or x.dtype.kind != 'f':
-                raise ValueError(f"'{path}' needs to hold a matrix of floats (got {x.dtype} {x.shape})")
+            x = open_features(path)
             if len(x) < num_items:
                 raise ValueError(f"'{path}' needs a row for each of the {num_items} items (got {len(x)})")
             self._x[name] = x
@@ -82,6 +78,39 @@ class MappedFeatures:
             xs[name] = flush_denormals(torch.from_numpy(block))
             spectra.append(flush_denormals(spectrum))
         return xs, torch.cat(spectra, dim=1), masks
+
+    def compress(
+        self,
+        folder: str | os.PathLike[str],
+        num_components: Count | Mapping[str, Count] = 'auto',
+        batch_size: int = 4096,
+    ) -> 'MappedFeatures':
+        r"""Writes the leading principal components of the features to ``<folder>/<modality>_feat.npy``, and returns
+        the features that are there. Modalities that are better left as they are stay where they are.
+
+        Args:
+            folder (path): The folder.
+            num_components (str, float, int or Components, or mapping of str to these, optional): What decides about
+                their number, see :class:`~lirdrec_pyg.transforms.PCA`. (default: ``'auto'``)
+            batch_size (int, optional): The number of rows read at once. (default: :obj:`4096`)
+
+        Raises:
+            ValueError: As :func:`~lirdrec_pyg.transforms.compress_features`, or if a modality is unknown.
+        """
+        counts = num_components
+        if not isinstance(counts, Mapping):
+            counts = dict.fromkeys(self.paths, counts)
+        for name, count in counts.items():
+            if name not in self.paths:
+                raise ValueError(f"'num_components' names the unknown modality '{name}' (there are {[*self.paths]})")
+            check_components(count)
+        paths = dict(self.paths)
+        for name, count in counts.items():
+            out, mask = Path(folder) / f'{name}_feat.npy', self.masks.get(name)
+            sizes = {'num_items': self.num_items, 'batch_size': batch_size}
+            if compress_features(paths[name], out, count, mask=mask, **sizes) is not None:
+                paths[name] = out
+        return MappedFeatures(paths, self.num_items, self.masks)
 
     def identity(self) -> dict[str, Any]:
         r"""Returns digests of the files and of the masks."""

@@ -4,7 +4,7 @@ from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
 from lirdrec_pyg.transforms.half_precision import HalfPrecision
 from lirdrec_pyg.transforms.interaction_graph import InteractionGraph
 from lirdrec_pyg.transforms.item_knn_graph import ItemKNNGraph
-from lirdrec_pyg.transforms.pca import PCA
+from lirdrec_pyg.transforms.pca import PCA, Components, compress_features
 from lirdrec_pyg.transforms.recent_items import RecentItems
 from lirdrec_pyg.transforms.splits import ColdItemSplit, FixedSplit, LeaveLastOut, RandomSplit, TemporalSplit
 
@@ -13,6 +13,7 @@ __all__ = [
     'PCA',
     'ColdItemSplit',
     'CollaborativeFeatures',
+    'Components',
     'FixedSplit',
     'FlushDenormals',
     'HalfPrecision',
@@ -22,4 +23,5 @@ __all__ = [
     'RandomSplit',
     'RecentItems',
     'TemporalSplit',
+    'compress_features',
 ]

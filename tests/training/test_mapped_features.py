@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.training import MappedFeatures
-from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.transforms import DCT, PCA, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import ITEM
 
 
@@ -76,3 +77,25 @@ def test_mapped_features_refuse_items_that_do_not_exist(tmp_path):
     for index in ([0.9], [True], [[1]]):
         with pytest.raises(ValueError, match=r"'index' needs to be integers of shape \[N\]"):
             features.rows(torch.tensor(index))
+
+
+def test_mapped_features_compress_by_blocks(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    x = {'image': torch.randn(90, 5, generator=generator) @ torch.randn(5, 200, generator=generator)}
+    x['text'] = torch.randn(90, 12, generator=generator)
+    for name, value in x.items():
+        np.save(tmp_path / f'{name}.npy', value.numpy())
+    has = torch.arange(80) % 3 > 0
+    features = MappedFeatures({name: tmp_path / f'{name}.npy' for name in x}, 80, masks={'image': has})
+    small = features.compress(tmp_path / 'small', batch_size=32)
+    data = HeteroData()
+    data[ITEM].x_image, data[ITEM].has_image, data[ITEM].x_text = x['image'][:80], has, x['text'][:80]
+    data = DCT()(PCA()(data))
+    xs, spectrum, _ = small.rows(torch.arange(80))
+    assert small.in_channels == {'image': data[ITEM].x_image.size(1), 'text': 12}
+    torch.testing.assert_close(xs['image'], data[ITEM].x_image, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(spectrum, data[ITEM].spectrum, rtol=1e-4, atol=1e-4)
+    assert [path.name for path in (tmp_path / 'small').iterdir()] == ['image_feat.npy']  # text is narrow
+    assert features.compress(tmp_path, {'text': 4}).in_channels == {'image': 200, 'text': 4}
+    with pytest.raises(ValueError, match="names the unknown modality 'audio'"):
+        features.compress(tmp_path, {'audio': 4})
