@@ -2,7 +2,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 RECBOLE := data/recbole-1.2.1-py3-none-any.whl
 
-.PHONY: help demo test lint test-torch-sparse bench bench-quality figures clean
+.PHONY: help demo test lint docs test-package test-torch-sparse bench bench-quality figures clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -10,7 +10,7 @@ help:  ## List the targets
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install -q -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 $(RECBOLE): | $(VENV)/.installed
@@ -20,13 +20,19 @@ demo: $(VENV)/.installed $(RECBOLE)  ## Train on MovieLens-100K and print recomm
 	$(PY) examples/demo.py --root data/ml-100k --wheel $(RECBOLE)
 
 test: $(VENV)/.installed  ## Run the tests
-	$(PY) -m pytest -q -m 'not torch_sparse'
+	$(PY) -m pytest -q -m 'not torch_sparse and not package'
 
 lint: $(VENV)/.installed  ## Check style, types and layers
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/.installed  ## Build the site into docs/_build/html; a warning is an error
+	$(PY) -m sphinx -E -n -W --keep-going -q -b html docs docs/_build/html
+
+test-package: $(VENV)/.installed  ## Build wheel and sdist, install them in a clean environment and use them
+	$(PY) -m pytest -q -m package
 
 $(VENV)/.torch-sparse: | $(VENV)/.installed
 	$(PY) -m pip install -q -c constraints.txt setuptools wheel
@@ -72,5 +78,5 @@ figures: $(VENV)/.installed  ## Draw the figures and write the tables of the REA
 	$(R).tables
 
 clean:  ## Remove the environment and all caches; data and checkpoints stay
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist docs/_build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
