@@ -19,7 +19,7 @@ from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.quality import catalogues, users
-from benchmarks.quality.variants import MODELS, Concatenation
+from benchmarks.quality.variants import MODELS, Concatenation, UniformBesideBatch
 from lirdrec_pyg import Recommender, evaluate, fit, nn
 from lirdrec_pyg.transforms import InteractionGraph, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
@@ -79,7 +79,8 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     =============================================  =========================================
     settings                                       arguments
     =============================================  =========================================
-    ``loss``, ``temperature``, ``num_negatives``   ``objective=BPR()`` or ``SampledSoftmax``
+    ``loss``, ``temperature``, ``num_sampled``     ``objective=BPR()`` or ``SampledSoftmax``
+    ``num_negatives``                              ``objective=UniformBesideBatch``
     ``pwc``, ``pwc_init``, ``pwc_decay``, …        ``fusion=PWC(init, decay)`` and others
     ``fusion=false``                               ``fusion=Concatenation()``
     ``history``                                    ``recent_items``
@@ -91,14 +92,21 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
         ValueError: If a setting would be ignored or has no such value.
     """
     out = dict(settings)
-    softmax = {name: out.pop(name) for name in ('temperature', 'num_negatives') if name in out}
+    words = 'temperature', 'num_negatives', 'num_sampled', 'learn_temperature'
+    softmax = {name: out.pop(name) for name in words if name in out}
     loss = out.pop('loss', 'softmax' if model == 'SoftmaxLIRDRec' else 'bpr')
     if loss not in ('bpr', 'softmax'):
         raise ValueError(f"'loss' needs to be 'bpr' or 'softmax' (got {loss!r})")
     if softmax and loss == 'bpr':
         raise ValueError(f"{sorted(softmax)} need 'loss' to be 'softmax' (got 'bpr')")
     if 'loss' in settings or softmax:
-        out['objective'] = nn.SampledSoftmax(**softmax) if loss == 'softmax' else nn.BPR()
+        if 'num_negatives' in softmax:
+            out['objective'] = UniformBesideBatch(**softmax)
+        elif loss == 'softmax':
+            softmax |= {'num_negatives': softmax.pop('num_sampled')} if 'num_sampled' in softmax else {}
+            out['objective'] = nn.SampledSoftmax(**softmax)
+        else:
+            out['objective'] = nn.BPR()
 
     pwc = out.pop('pwc', 'released')
     if pwc not in FUSIONS:

@@ -1,4 +1,4 @@
-r"""Models and a fusion that only the experiments need: LIRDRec that lacks a part, or has one more."""
+r"""Models, a fusion and an objective that only the experiments need: LIRDRec that lacks a part, or has one more."""
 
 import copy
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from torch.nn import ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn import Fusion, LIRDRec
+from lirdrec_pyg.nn import Batch, Fusion, LIRDRec, SampledSoftmax
 from lirdrec_pyg.typing import ITEM
 
 
@@ -94,6 +94,21 @@ class Ablated(LIRDRec):
             return views
         own = self.item if index is None else self.item[index]
         return torch.cat([views, own.unsqueeze(1)], dim=1)
+
+
+class UniformBesideBatch(SampledSoftmax):
+    r"""The softmax over the positives of the batch and some uniform items, without a correction, as rows of before the
+    estimate have it."""
+
+    def __init__(self, temperature: float = 0.2, num_negatives: int = 4096) -> None:
+        super().__init__(temperature, 'batch')
+        self.number = num_negatives
+
+    def candidates(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        seen = batch.seen().index_fill(0, batch.pos, True).nonzero().view(-1)
+        drawn = seen[torch.randint(seen.numel(), (self.number,), device=seen.device, generator=self.generator)]
+        items, target, _ = super().candidates(batch)
+        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 
 
 MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}

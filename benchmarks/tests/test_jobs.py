@@ -160,10 +160,12 @@ def test_a_run_of_another_experiment_is_taken_over(tmp_path, monkeypatch):
         ('LIRDRec', {}, {}, None),
         ('LIRDRec', {'loss': 'bpr', 'num_layers': 3}, {'objective': 'BPR()', 'num_layers': '3'}, None),
         ('LIRDRec', {'loss': 'softmax', 'scoring': 'cosine'}, {'objective': 'SampledSoftmax(temperature=0.2, '
-         'num_negatives=None)'}, 0.0),
+         'num_negatives=None, learn_temperature=False)'}, 0.0),
         ('LIRDRec', {'scoring': 'dot'}, {}, 1.0),
-        ('SoftmaxLIRDRec', {'temperature': 0.1, 'num_negatives': 4096, 'scoring': 0.5}, {'objective': 'SampledSoftmax('
-         'temperature=0.1, num_negatives=4096)'}, 0.5),
+        ('SoftmaxLIRDRec', {'temperature': 0.1, 'num_negatives': 4096, 'scoring': 0.5}, {'objective':
+         'UniformBesideBatch(temperature=0.1, num_negatives=4096)'}, 0.5),
+        ('SoftmaxLIRDRec', {'num_sampled': 64, 'learn_temperature': True}, {'objective': 'SampledSoftmax('
+         'temperature=0.2, num_negatives=64, learn_temperature=True)'}, None),
         ('SoftmaxLIRDRec', {'history': 10, 'dropout': 0.0}, {'recent_items': '10', 'dropout': '0.0'}, None),
         ('LIRDRec', {'pwc': 'released'}, {'fusion': 'PWC(init=0.9, decay=0.9)'}, None),
         ('LIRDRec', {'pwc_decay': 0.5}, {'fusion': 'PWC(init=0.9, decay=0.5)'}, None),
@@ -173,7 +175,7 @@ def test_a_run_of_another_experiment_is_taken_over(tmp_path, monkeypatch):
         ('LIRDRec', {'pwc': 'uniform'}, {'fusion': 'UniformFusion()'}, None),
         ('Ablated', {'fusion': False, 'item_ids': True}, {'fusion': 'Concatenation()', 'item_ids': 'True'}, None),
         ('VBPR', {'loss': 'softmax', 'reg_weight': 0}, {'objective': 'SampledSoftmax(temperature=0.2, '
-         'num_negatives=None)', 'reg_weight': '0'}, None),
+         'num_negatives=None, learn_temperature=False)', 'reg_weight': '0'}, None),
     ],
 )  # fmt: skip
 def test_settings_of_rows_are_arguments_of_today(model, settings, expected, power):

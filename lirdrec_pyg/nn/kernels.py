@@ -374,3 +374,105 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         grad_user, grad_item = ctx.saved_tensors
         return grad_user * grad, grad_item * grad, None, None, None, None, None
+
+
+def sampled_softmax_loss(
+    user: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    hit: Tensor,
+    num_items: int,
+    temperature: float = 0.2,
+    max_elements: int | None = None,
+    index: Tensor | None = None,
+) -> Tensor:
+    r"""The softmax loss over :math:`M` items, whose sum is estimated from :math:`N` of them, drawn without replacement:
+
+    .. math::
+        -\frac{1}{B} \sum_{b=1}^{B} \log \frac{\exp(s_b)}
+        {\exp(s_b) + r_b \sum_{j \in \mathcal{N}, j \neq i_b} \exp(s_{bj})},
+        \quad r_b = \frac{M - 1}{N - |\{ i_b \} \cap \mathcal{N}|},
+
+    where :math:`s` are inner products divided by :math:`\tau`. The factor :math:`r_b` corrects for the sampling
+    probability, as in `"Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model"
+    <https://doi.org/10.1109/TNN.2007.912312>`_: the expected denominator is that of all items. As in
+    :func:`softmax_loss`, scores are made in blocks, and once for each user.
+
+    Args:
+        user (torch.Tensor): The users of a batch.
+        positive (torch.Tensor): The item of each triplet.
+        negative (torch.Tensor): The items drawn, which all triplets share.
+        hit (torch.Tensor): Whether the item of each triplet is among those drawn.
+        num_items (int): :math:`M`, the number of items from which they were drawn.
+        temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
+        max_elements (int, optional): The number of scores in memory at once. (default: as in :func:`softmax_loss`)
+        index (torch.Tensor, optional): The row of the user of each triplet in ``user``, ascending where that saves a
+            sort. (default: their order)
+
+    Shapes:
+        - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
+        - **positive:** :math:`(B, D)`
+        - **negative:** :math:`(N, D)`
+        - **hit**, **index:** :math:`(B)`
+        - **output:** a scalar
+    """
+    dtype = torch.promote_types(user.dtype, negative.dtype)
+    if max_elements is None:
+        max_elements = 2**21 if user.device.type == 'cpu' else 2**27
+    if index is None:
+        index = torch.arange(user.size(0), device=user.device)
+    order = index.argsort(stable=True)
+    index, positive, hit = index[order], positive.to(dtype).index_select(0, order), hit[order]
+    block = max(1, max_elements // max(negative.size(0), 1))
+    return _Estimate.apply(  # type: ignore[no-any-return]
+        user.to(dtype), positive, negative.to(dtype), hit, num_items, temperature, block, index
+    )
+
+
+class _Estimate(torch.autograd.Function):
+    @staticmethod
+    @without_autocast
+    def forward(
+        ctx: Any,
+        user: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        hit: Tensor,
+        num_items: int,
+        temperature: float,
+        block: int,
+        index: Tensor,
+    ) -> Tensor:
+        scale = 1 / (temperature * positive.size(0))
+        rate = (num_items - 1) / (negative.size(0) - hit.to(user.dtype))
+        grad_user, grad_negative = torch.empty_like(user), torch.zeros_like(negative)
+        grad_positive = torch.empty_like(positive)
+        starts = torch.arange(0, user.size(0), block, device=index.device)
+        bounds = [*torch.searchsorted(index, starts).tolist(), len(index)]
+        total = user.new_zeros((), dtype=torch.float64)
+        for n, first in enumerate(starts.tolist()):
+            u, grad, part = user[first : first + block], grad_user[first : first + block], slice(*bounds[n : n + 2])
+            own, i, r, known = index[part] - first, positive[part], rate[part], hit[part]
+            u_own = u.index_select(0, own)
+            s = (u_own * i).sum(dim=1) / temperature
+            score = (u / temperature) @ negative.t()
+            top = score.amax(dim=1).scatter_reduce(0, own, s, 'amax')  # of drawn items and positives
+            mass = score.sub_(top.unsqueeze(1)).exp_().sum(dim=1)
+            e = (s - top[own]).exp()
+            z = e + r * (mass[own] - known * e).clamp_(min=0)
+            total += (z.log() + top[own] - s).sum(dtype=torch.float64)
+            share = (r / z).unsqueeze(1)
+            weight = torch.zeros_like(mass).index_add_(0, own, r / z).unsqueeze(1)
+            torch.mm(score, negative, out=grad).mul_(weight)
+            grad_negative.addmm_(score.t(), u * weight)
+            rest = (e / z).unsqueeze(1) - 1 - (known * e).unsqueeze(1) * share  # what was drawn again is no negative
+            grad.index_add_(0, own, i * rest)
+            grad_positive[part] = u_own * rest
+        ctx.save_for_backward(grad_user.mul_(scale), grad_positive.mul_(scale), grad_negative.mul_(scale))
+        return (total / positive.size(0)).to(user.dtype)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    @without_autocast
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return *(saved * grad for saved in ctx.saved_tensors), None, None, None, None, None

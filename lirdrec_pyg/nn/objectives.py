@@ -1,15 +1,16 @@
 r"""What training minimises. Any model takes any objective."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typing_extensions import Self
+from torch.nn import Parameter
 
-from lirdrec_pyg.nn.kernels import normalize, softmax_loss
+from lirdrec_pyg.nn.kernels import normalize, sampled_softmax_loss, softmax_loss
 from lirdrec_pyg.nn.part import Part
 
 Rows = Callable[[Tensor], Tensor]
@@ -28,6 +29,7 @@ class Batch:
         items (callable): Returns the embeddings :math:`(N, D)` of given items :math:`(N)`.
         seen (callable, optional): Returns which items have training interactions, bool :math:`(|\mathcal{I}|)`.
             (default: unknown, as on a sampled sub-graph)
+        num_seen (int, optional): Of how many items ``seen`` tells a sample. (default: it tells them all)
         by_interaction (bool, optional): Whether a user's embedding depends on the interaction, as in a sequential
             model. (default: :obj:`False`)
     """
@@ -41,8 +43,10 @@ class Batch:
         items: Rows,
         seen: Callable[[], Tensor] | None = None,
         by_interaction: bool = False,
+        num_seen: int | None = None,
     ) -> None:
         self.user, self.pos, self.neg = user, pos, neg
+        self.num_seen = num_seen
         self._users, self._items, self._seen = users, items, seen
         self.by_interaction = by_interaction
         self._made: dict[str, Any] = {}
@@ -81,7 +85,7 @@ class Batch:
 
     def seen(self) -> Tensor:
         r"""Returns which items can be negatives: bool :math:`(|\mathcal{I}|)`. They are those with training
-        interactions, or the candidates of a sampled sub-graph.
+        interactions, or on a sampled sub-graph the candidates drawn from them.
 
         Raises:
             ValueError: On a sampled sub-graph without candidates.
@@ -95,7 +99,9 @@ class Batch:
 
     def with_items(self, items: Rows) -> Self:
         r"""Returns the same batch with other embeddings of items, such as the projections of a modality."""
-        out = type(self)(self.user, self.pos, self.neg, self._users, items, self._seen, self.by_interaction)
+        out = type(self)(
+            self.user, self.pos, self.neg, self._users, items, self._seen, self.by_interaction, self.num_seen
+        )
         out._made = {name: value for name, value in self._made.items() if name in ('users', 'distinct')}
         return out
 
@@ -159,32 +165,59 @@ class SampledSoftmax(Objective):
 
     Items without training interactions are never candidates: that would teach the model to avoid what is new. The
     length of an embedding does not enter. How much it counts in the scores is chosen after training
-    (:meth:`~lirdrec_pyg.nn.Recommender.set_power`).
+    (:meth:`~lirdrec_pyg.nn.Recommender.set_power`, :func:`~lirdrec_pyg.calibrate`).
+
+    With ``num_negatives``, the sum over all candidates is estimated from uniform ones, which the whole batch shares
+    (:func:`~lirdrec_pyg.nn.kernels.sampled_softmax_loss`). So a step does not grow with the catalogue.
 
     Args:
-        temperature (float, optional): :math:`\tau`. The more items there are, the lower it should be.
-            (default: :obj:`0.2`)
-        num_negatives (int or str, optional): The candidates that a batch shares beside its positives: a number of
-            uniform items, or ``'batch'`` for none. (default: all items)
+        temperature (float, optional): :math:`\tau`, or where it starts. The more items there are, the lower it should
+            be. (default: :obj:`0.2`)
+        num_negatives (int or str, optional): The number of items to estimate the sum from; where there are not more of
+            them, all take part. ``'batch'`` takes the positives of the batch for all candidates. (default: all items)
+        learn_temperature (bool, optional): Whether :math:`\tau` is trained, too. (default: :obj:`False`)
     """
 
     fit_defaults = {'lr': 1e-3, 'patience': 10}
 
-    def __init__(self, temperature: float = 0.2, num_negatives: int | Literal['batch'] | None = None) -> None:
+    def __init__(
+        self,
+        temperature: float = 0.2,
+        num_negatives: int | Literal['batch'] | None = None,
+        learn_temperature: bool = False,
+    ) -> None:
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"'temperature' needs to be positive (got {temperature})")
         if not (num_negatives in (None, 'batch') or (isinstance(num_negatives, int) and num_negatives > 0)):
             raise ValueError(f"'num_negatives' needs to be positive, 'batch' or None (got {num_negatives!r})")
-        self.temperature = temperature
         self.num_negatives = num_negatives
+        self.log_scale: Parameter | None = None
+        self._temperature = temperature
+        if learn_temperature:
+            self.log_scale = Parameter(torch.tensor(-math.log(temperature)))
+
+    @property
+    def temperature(self) -> float:
+        r""":math:`\tau`, as it is now."""
+        return self._temperature if self.log_scale is None else math.exp(-float(self.log_scale.detach()))
 
     def forward(self, batch: Batch) -> Tensor:
         user, index = batch.distinct_users()
+        user, temperature = normalize(user), self._temperature
+        if self.log_scale is not None:  # in the users, so that its gradient comes by itself
+            user, temperature = user * self.log_scale.exp(), 1.0
+        if isinstance(self.num_negatives, int) or (self.num_negatives is None and batch.num_seen is not None):
+            seen = batch.seen().nonzero().view(-1)
+            number = seen.numel() if batch.num_seen is None else batch.num_seen
+            if self.num_negatives is not None and self.num_negatives < seen.numel():
+                order = torch.randperm(seen.numel(), device=seen.device, generator=self.generator)
+                seen = seen[order[: self.num_negatives]]
+            if seen.numel() < number:
+                return self._estimate(batch, user, index, seen, number, temperature)
         items, target, mask = self.candidates(batch)
-        return softmax_loss(
-            normalize(user), normalize(batch.items(items)), target, self.temperature, index=index, candidates=mask
-        )
+        item = normalize(batch.items(items))
+        return softmax_loss(user, item, target, temperature, index=index, candidates=mask)
 
     def candidates(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         r"""Returns the items of the softmax, where among them the positives are, and which of them take part."""
@@ -192,15 +225,19 @@ class SampledSoftmax(Objective):
         if self.num_negatives == 'batch':
             return *pos.unique(return_inverse=True), None
         seen = batch.seen().index_fill(0, pos, True)
-        if self.num_negatives is None and pos.device.type != 'cpu':  # all in place, without waiting for their number
+        if pos.device.type != 'cpu':  # all in place, without waiting for their number
             return torch.arange(seen.numel(), device=pos.device), pos, seen
-        items = seen.nonzero().view(-1)
-        if self.num_negatives is None:
-            return items, (seen.cumsum(0) - 1)[pos], None
-        size = (int(self.num_negatives),)
-        drawn = items[torch.randint(items.numel(), size, device=pos.device, generator=self.generator)]
-        items, target = pos.unique(return_inverse=True)
-        return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
+        return seen.nonzero().view(-1), (seen.cumsum(0) - 1)[pos], None
+
+    @staticmethod
+    def _estimate(
+        batch: Batch, user: Tensor, index: Tensor | None, drawn: Tensor, number: int, temperature: float
+    ) -> Tensor:
+        pos, target = batch.pos.unique(return_inverse=True)
+        item = normalize(batch.items(torch.cat([pos, drawn])))
+        positive, negative = item[: len(pos)].index_select(0, target), item[len(pos) :]
+        hit = torch.isin(pos, drawn)[target]
+        return sampled_softmax_loss(user, positive, negative, hit, number, temperature, index=index)
 
 
 def bpr_loss(pos_score: Tensor, neg_score: Tensor) -> Tensor:

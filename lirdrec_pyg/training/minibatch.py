@@ -58,7 +58,7 @@ class MiniBatches:
         rescale (bool, optional): Whether sampled neighbours count as all. With all neighbours this changes nothing.
             (default: :obj:`True`)
         num_candidates (int, optional): The number of items drawn for each batch, uniformly among those with
-            interactions, which a :class:`~lirdrec_pyg.nn.SampledSoftmax` over all or some items then takes for all.
+            interactions, from which a :class:`~lirdrec_pyg.nn.SampledSoftmax` then estimates the sum over all.
             (default: :obj:`0`)
 
     Raises:
@@ -140,13 +140,16 @@ class MiniBatches:
         for sample, (users, *_) in zip(loader, batches, strict=True):
             user, item = sample[INTERACTS].edge_label_index
             pos, neg, candidates = item.split([len(users), len(users), len(item) - 2 * len(users)])
-            yield self._batch(sample, torch.cat([pos, candidates])), user[: len(users)], pos, neg
+            yield self._batch(sample, candidates), user[: len(users)], pos, neg
 
     def _pairs(self, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
         r"""Returns the pairs to sample around: positives, negatives, and the candidates with anybody."""
-        drawn = torch.randint(self._seen.numel(), (self.num_candidates,), generator=self._neighbors.generator)
-        item = torch.cat([pos, neg, self._seen[drawn]])
-        return torch.stack([torch.cat([user, user, user[:1].expand(self.num_candidates)]), item])
+        drawn = self._seen[:0]
+        if self.num_candidates > 0:
+            order = torch.randperm(self._seen.numel(), generator=self._neighbors.generator)
+            drawn = self._seen[order[: self.num_candidates]]
+        item = torch.cat([pos, neg, drawn])
+        return torch.stack([torch.cat([user, user, user[:1].expand(len(drawn))]), item])
 
     def _batch(self, sample: HeteroData, candidates: Tensor) -> HeteroData:
         users, items = sample[USER].n_id, sample[ITEM].n_id
@@ -156,6 +159,7 @@ class MiniBatches:
         e_id = {relation: sample[relation].e_id for relation in (INTERACTS, REV_INTERACTS)}
         if self.num_candidates > 0:
             batch[ITEM].candidate = torch.zeros(size[1], dtype=torch.bool).index_fill_(0, candidates, True)
+            batch[ITEM].num_seen = self._seen.numel()
         if self.rescale:
             for relation, nodes in [(INTERACTS, items), (REV_INTERACTS, users)]:
                 target = sample[relation].edge_index[1]

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from lirdrec_pyg import LightGCN, LIRDRec, evaluate, fit, load_model
 from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, PWC, VBPR, Batch, Objective, SampledSoftmax
-from lirdrec_pyg.nn.kernels import softmax_loss
+from lirdrec_pyg.nn.kernels import sampled_softmax_loss, softmax_loss
 from lirdrec_pyg.nn.objectives import bpr_loss, squared_norm
 from lirdrec_pyg.nn.part import build
 
@@ -156,4 +156,61 @@ def test_settings_that_a_checkpoint_cannot_hold_are_refused(splits):
 def test_only_parts_are_made_of_settings():
     with pytest.raises(ValueError, match='needs to be known'):
         build({'class': 'os:system', 'command': 'true'})
-    assert repr(build(SampledSoftmax(0.3, 5).settings())) == 'SampledSoftmax(temperature=0.3, num_negatives=5)'
+    shown = repr(build(SampledSoftmax(0.3, 5).settings()))
+    assert shown == 'SampledSoftmax(temperature=0.3, num_negatives=5, learn_temperature=False)'
+
+
+def estimate(user, item, index, pos, drawn, temperature):
+    r"""The formula of `sampled_softmax_loss`, on all pairs at once."""
+    positive = (user[index] * item[pos]).sum(dim=1, keepdim=True) / temperature
+    negative = user[index] @ item[drawn].t() / temperature
+    hit = drawn == pos.unsqueeze(1)
+    rate = (len(item) - 1) / (len(drawn) - hit.sum(dim=1, keepdim=True).double())
+    negative = (negative + rate.log()).masked_fill(hit, float('-inf'))
+    return F.cross_entropy(torch.cat([positive, negative], dim=1), torch.zeros_like(pos))
+
+
+@pytest.mark.parametrize('max_elements', [1, 30, None])
+def test_sampled_softmax_loss_is_its_formula(max_elements):
+    user, item = torch.randn(9, 5, dtype=torch.double), torch.randn(40, 5, dtype=torch.double)
+    index, pos, drawn = torch.randint(8, (31,)), torch.randint(40, (31,)), torch.randperm(40)[:12]
+    user.requires_grad_()
+    item.requires_grad_()
+    expected = estimate(user, item, index, pos, drawn, 0.3)
+    grads = torch.autograd.grad(expected * 3, [user, item])
+    hit = torch.isin(pos, drawn)
+    assert hit.any() and not hit.all()
+    out = sampled_softmax_loss(user, item[pos], item[drawn], hit, 40, 0.3, max_elements, index)
+    assert torch.allclose(out, expected)
+    for grad, other in zip(torch.autograd.grad(out * 3, [user, item]), grads, strict=True):
+        assert torch.allclose(grad, other)
+
+
+def test_sampled_softmax_loss_from_all_items_is_the_softmax_loss():
+    user, item, pos = torch.randn(7, 4), torch.randn(23, 4), torch.randint(23, (7,))
+    out = sampled_softmax_loss(user, item[pos], item, torch.ones(7, dtype=torch.bool), 23)
+    assert torch.allclose(out, softmax_loss(user, item, pos))
+
+
+def test_sampled_softmax_loss_estimates_the_sum_over_all_items_without_bias():
+    torch.manual_seed(0)
+    user, item, pos = torch.randn(1, 4), torch.randn(23, 4), torch.tensor([5])
+    score = (user @ item.t()).view(-1) / 2
+    sums = []
+    for _ in range(2000):
+        drawn = torch.randperm(23)[:6]
+        loss = sampled_softmax_loss(user, item[pos], item[drawn], torch.isin(pos, drawn), 23, 2.0)
+        sums.append((loss + score[pos]).exp())
+    assert torch.allclose(torch.cat(sums).mean(), score.exp().sum(), rtol=0.02)
+
+
+def test_temperature_is_learned(splits):
+    train, val = splits[:2]
+    objective = SampledSoftmax(0.5, learn_temperature=True)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=objective)
+    user, pos = train['user', 'interacts', 'item'].edge_index[:, :20]
+    fixed = LIRDRec.from_data(train, seed=0, hidden_channels=8, objective=SampledSoftmax(0.5))
+    assert torch.allclose(model.loss(train, user, pos, pos), fixed.loss(train, user, pos, pos))
+    fit(model, train, val, epochs=5, lr=1e-2, progress=False)
+    assert model.objective.temperature != pytest.approx(0.5, abs=1e-3)
+    assert 'objective.log_scale' in model.state_dict()

@@ -259,7 +259,8 @@ class LIRDRec(Recommender):
             return rows
 
         assert self.objective is not None
-        loss = self.objective(Batch(user, pos, neg, users, items, seen_items(data), self.recent is not None))
+        sequential, num_seen = self.recent is not None, data[ITEM].get('num_seen')
+        loss = self.objective(Batch(user, pos, neg, users, items, seen_items(data), sequential, num_seen))
         for name, lookup, index in (('user', users, user), ('item', items, pos)):
             if name not in squares:  # an objective that did not ask
                 lookup(index)

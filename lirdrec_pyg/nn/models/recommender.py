@@ -1,12 +1,11 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
-from typing_extensions import Self
 
 from lirdrec_pyg.nn.objectives import Batch, Objective
 from lirdrec_pyg.nn.part import Part, parameters
@@ -131,7 +130,13 @@ class Recommender(Part, ABC):
         r"""Returns a batch of triplets with the given embeddings."""
         users, items = z.user, z.item
         return Batch(
-            user, pos, neg, lambda i: users.index_select(0, i), lambda i: items.index_select(0, i), seen_items(data)
+            user,
+            pos,
+            neg,
+            lambda i: users.index_select(0, i),
+            lambda i: items.index_select(0, i),
+            seen_items(data),
+            num_seen=data[ITEM].get('num_seen'),
         )
 
     def on_epoch_start(self, epoch: int) -> None:
@@ -140,7 +145,7 @@ class Recommender(Part, ABC):
 
 def seen_items(data: HeteroData) -> Any:
     r"""Returns what tells a :class:`~lirdrec_pyg.nn.Batch` the items that can be negatives. On a sub-graph these are
-    the candidates drawn for it, or none."""
+    the candidates drawn for it, out of ``num_seen``, or none."""
     if 'n_id' in data[USER]:
         candidate = data[ITEM].get('candidate')
         return None if candidate is None else lambda: candidate

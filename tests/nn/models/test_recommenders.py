@@ -154,8 +154,9 @@ def test_repr(splits):
     )
     assert str(build('SoftmaxLIRDRec', train)) == (
         "SoftmaxLIRDRec(64, {'image': 16, 'text': 8}, dropout=0.3, "
-        'objective=SampledSoftmax(temperature=0.2, num_negatives=None), hidden_channels=8, num_layers=2, '
-        'num_item_layers=1, reg_weight=0.0001, fusion=PWC(init=0.9, decay=0.9), recent_items=0, sparse=False)'
+        'objective=SampledSoftmax(temperature=0.2, num_negatives=None, learn_temperature=False), hidden_channels=8, '
+        'num_layers=2, num_item_layers=1, reg_weight=0.0001, fusion=PWC(init=0.9, decay=0.9), recent_items=0, '
+        'sparse=False)'
     )
     assert str(build('LightGCN', train)) == (
         'LightGCN(64, 48, hidden_channels=8, num_layers=3, reg_weight=0.0001, objective=BPR())'
