@@ -1,7 +1,8 @@
 from lirdrec_pyg.serving.fold_in import fold_in_users
 from lirdrec_pyg.serving.layerwise import encode_layerwise
-from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, onboard_items
+from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, new_item_scale, onboard_items
 from lirdrec_pyg.serving.recommend import recommend
+from lirdrec_pyg.serving.report import report
 from lirdrec_pyg.serving.retriever import Retriever
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     'encode_new_items',
     'fold_in_users',
     'item_layers',
+    'new_item_scale',
     'onboard_items',
     'recommend',
+    'report',
 ]

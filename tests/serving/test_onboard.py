@@ -9,7 +9,15 @@ from lirdrec_pyg import LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import SampledSoftmax
 from lirdrec_pyg.nn.kernels import normalize
-from lirdrec_pyg.serving import Retriever, encode_new_items, fold_in_users, item_layers, onboard_items
+from lirdrec_pyg.ranking import top_k
+from lirdrec_pyg.serving import (
+    Retriever,
+    encode_new_items,
+    fold_in_users,
+    item_layers,
+    new_item_scale,
+    onboard_items,
+)
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER, Embeddings, modalities
 
@@ -72,7 +80,8 @@ def test_onboarding(layout, missing, power, kwargs):
     assert torch.allclose(after.user, before.user, atol=1e-6, rtol=0)
     assert torch.allclose(after.item[:38], before.item, atol=1e-6, rtol=0)
     for known in (layers, None):
-        assert torch.allclose(encode_new_items(model, data, new, known), after.item[38:], atol=1e-6)
+        found = encode_new_items(model, data, new, known, borrow=0, scale=1)
+        assert torch.allclose(found, after.item[38:], atol=1e-6)
 
 
 @pytest.mark.parametrize('layout', ['csr', 'edge_index'])
@@ -88,10 +97,10 @@ def test_borrows_from_neighbours_what_they_have_of_users(layout):
         z[i] += 0.7 * sum(w * layers[1:, j].sum(dim=0) for j, w in pairs) / sum(w for _, w in pairs)
     expected = [z[i] + sum(w * z[j] for (j, t), w in zip(edges.edge_index.t().tolist(), edges.edge_weight, strict=True)
                            if t == i) for i in new.tolist()]  # fmt: skip
-    found = encode_new_items(model, data, new, layers[:, :38], borrow=0.7)
+    found = encode_new_items(model, data, new, layers[:, :38], borrow=0.7, scale=1)
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-6)
     old = torch.arange(38)
-    assert torch.allclose(encode_new_items(model, data, old, borrow=0.7), model.encode(part).item, atol=1e-6)
+    assert torch.allclose(encode_new_items(model, data, old, borrow=0.7, scale=1), model.encode(part).item, atol=1e-6)
     with pytest.raises(ValueError, match=r"'borrow' needs to be non-negative \(got -1\)"):
         encode_new_items(model, data, new, borrow=-1)
 
@@ -105,7 +114,8 @@ def test_onboards_day_by_day():
                for key, value in arguments.items()}  # fmt: skip
         data, new = onboard_items(data, **day, k=4, weights=WEIGHTS)
         layers = item_layers(model, data, layers)
-        assert torch.allclose(encode_new_items(model, data, new, layers), model.encode(data).item[new], atol=1e-6)
+        found = encode_new_items(model, data, new, layers, borrow=0, scale=1)
+        assert torch.allclose(found, model.encode(data).item[new], atol=1e-6)
     assert layers.shape == (3, 48, 24)
     assert item_layers(model, data, layers) is layers
     assert data[ITEM].raw_id == whole[ITEM].raw_id
@@ -242,8 +252,8 @@ def test_serves_on_the_device_of_the_model(splits, layout, device):
         same(fold_in_users(there, train, histories, layers=known), fold_in_users(model, train, histories))
         same(fold_in_users(there, train, histories, free, known), fold_in_users(model, train, histories, free))
         for borrow in [0.0] if device == 'meta' else [0.0, 0.5]:  # which edges it takes depends on values
-            expected = encode_new_items(model, train, new, borrow=borrow)
-            same(encode_new_items(there, train, new, known, borrow), expected)
+            expected = encode_new_items(model, train, new, borrow=borrow, scale=2)
+            same(encode_new_items(there, train, new, known, borrow, scale=2), expected)
     assert train[ITEM].x_text.device.type == 'cpu'
 
 
@@ -253,3 +263,84 @@ def test_modalities_may_come_in_another_order(splits):
     del train[ITEM].x_image, train[ITEM].spectrum
     train[ITEM].x_image = splits[0][ITEM].x_image
     assert torch.equal(item_layers(model, DCT()(train)), item_layers(model, splits[0]))
+
+
+def hidden(data, items):
+    r"""Returns data in which nobody has interacted with some items, and no other item has them as neighbours."""
+    is_new = torch.zeros(data[ITEM].num_nodes, dtype=torch.bool)
+    is_new[items] = True
+    data = copy(data)
+    data[INTERACTS].edge_index = data[INTERACTS].edge_index[:, ~is_new[data[INTERACTS].edge_index[1]]]
+    source, target = data[SIMILAR_TO].edge_index
+    weight = data[SIMILAR_TO].edge_weight.clone()
+    for i in (~is_new).nonzero().view(-1).tolist():
+        own, gone = target == i, (target == i) & is_new[source]
+        weight[own & ~gone] *= weight[own].sum() / weight[own & ~gone].sum()
+        weight[gone] = 0
+    data[SIMILAR_TO].edge_weight = weight
+    recent = data[USER].recent_items
+    data[USER].recent_items = torch.where((recent >= 0) & is_new[recent], -1, recent)
+    return InteractionGraph()(data)
+
+
+@pytest.mark.parametrize('power', [0, 0.5, 1])
+def test_with_the_scale_known_items_treated_as_new_win_the_places_of_known_ones(splits, power):
+    train = splits[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, recent_items=4)
+    fit(model, train, epochs=5, lr=1e-2, progress=False)
+    model.set_power(power)
+    scale = new_item_scale(model, train, borrow=0, k=5, folds=4, seed=3)
+    assert scale == new_item_scale(model, train, item_layers(model, train), 0, 5, 4, seed=3)
+    known = train[INTERACTS].edge_index[1].unique()
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(3))
+    seen = torch.zeros(64, 48, dtype=torch.bool)
+    seen[tuple(train[INTERACTS].edge_index)] = True
+    won = places = 0
+    for fold in known[order].tensor_split(4):
+        user, item = model.encode(hidden(train, fold))
+        item = item.clone()
+        item[fold] *= scale
+        excluded = seen.clone()
+        excluded[:, fold] = False
+        top = (user @ item.t()).masked_fill(excluded, float('-inf')).topk(5).indices
+        won, places = won + torch.isin(top, fold).sum().item(), places + top.numel()
+    assert won / places == pytest.approx(1 / 4, abs=2 / places)
+
+
+def test_by_default_new_items_win_about_their_share_of_the_places():
+    _, part, arguments = catalogue(num_items=120, num_cold_items=40)
+    model = LIRDRec.from_data(part, seed=0, hidden_channels=8)
+    fit(model, part, epochs=10, lr=1e-2, progress=False)
+    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    user, item = model.encode(data)
+
+    def share(**settings):
+        item[new] = encode_new_items(model, data, new, **settings)
+        lists = torch.cat([items for _, items in top_k(Embeddings(user, item), torch.arange(64), 10,
+                                                       part[INTERACTS].edge_index)])  # fmt: skip
+        return (lists >= 80).double().mean().item()
+
+    assert share(borrow=0, scale=1) < 0.02  # of 1 in 3 of the catalogue
+    assert 0.15 < share() < 0.35
+    first = encode_new_items(model, data, new)
+    assert torch.equal(first, encode_new_items(model, data, new, scale=new_item_scale(model, data)))
+
+
+def test_the_scale_of_new_items_refuses(splits):
+    train = splits[0]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    for folds in (1, 49):
+        with pytest.raises(ValueError, match=rf"'folds' need to be in \[2, 48\], the known items \(got {folds}\)"):
+            new_item_scale(model, train, folds=folds)
+    with pytest.raises(ValueError, match=r"'k' needs to be positive \(got 0\)"):
+        new_item_scale(model, train, k=0)
+    with pytest.raises(ValueError, match=r"'num_users' needs to be positive \(got -1\)"):
+        new_item_scale(model, train, num_users=-1)
+    with pytest.raises(ValueError, match=r"'borrow' needs to be non-negative \(got nan\)"):
+        new_item_scale(model, train, borrow=float('nan'))
+    for scale in (0, -1, float('inf'), float('nan')):
+        with pytest.raises(ValueError, match=rf"'scale' needs to be positive \(got {scale}\)"):
+            encode_new_items(model, train, torch.tensor([1]), scale=scale)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, num_item_layers=0)
+    with pytest.raises(ValueError, match=r"'model' needs to score items above zero .* \(got the scale inf\)"):
+        new_item_scale(model, train, torch.zeros(3, 48, 24), borrow=0)  # no content, no score

@@ -117,7 +117,7 @@ def run(dataset: str, seed: int, loss: str, epochs: int, more: int, root: Path) 
     for method, (model, graph, borrow) in methods.items():
         with torch.no_grad():
             user, item = model(graph)
-            item[new] = encode_new_items(model, graph, new, borrow=borrow)
+            item[new] = encode_new_items(model, graph, new, borrow=borrow, scale=1)
         row: rows.Row = {'dataset': dataset, 'loss': loss, 'method': method, 'seed': seed, 'new': len(new)}
         for prefix, candidates in [('cold', train[ITEM].cold), ('all', None)]:
             for metric, value in evaluate(Embeddings(user, item), test, k=20, candidates=candidates).items():
@@ -149,7 +149,7 @@ def run_large(num_items: int, num_new: int, width: int = 384) -> rows.Row:
     features = {'text': data[ITEM].x_text[:num_new] + 0.1 * torch.randn(num_new, width, generator=generator)}
     clock = time.perf_counter()
     data, new = onboard_items(data, features)
-    found = encode_new_items(model, data, new, layers)
+    found = encode_new_items(model, data, new, layers, borrow=0, scale=1)
     seconds = time.perf_counter() - clock
     with torch.no_grad():
         after = model(data)
