@@ -150,7 +150,7 @@ def content(
     drop: float = 0.0,
     fill: str = 'mask',
     item_graph: str = 'knn',
-    components: int | dict[str, int] | None = None,
+    components: Any = None,
     collaborative: int = 0,
     only: list[str] | None = None,
     noise: float = 0.0,
@@ -168,7 +168,7 @@ def content(
         drop (float, optional): The share of items whose image is taken away.
         fill (str, optional): ``'mask'`` marks these as missing, ``'mean'`` gives them the mean of the others.
         item_graph (str, optional): ``'shuffled'`` gives the neighbours of each item to another one.
-        components (int or dict, optional): How many principal components of each modality the encoders read; the item
+        components (optional): What :class:`PCA` takes: how many principal components the encoders read; the item
             graph is that of the whole features.
         collaborative (int, optional): How many components of the interactions are added as one more modality, which
             takes no part in the item graph.
