@@ -49,12 +49,14 @@ def main() -> None:
     table = {}
     for name, (model, lr) in models.items():
         fit(model, train, val, lr=lr, epochs=args.epochs, patience=20, seed=args.seed)
-        table[name] = evaluate(model(train), test, k=[10, 20], candidates=~new_items)
+        metrics = ['recall', 'ndcg', 'coverage', 'popularity']
+        table[name] = evaluate(model(train), test, k=[10, 20], metrics=metrics, candidates=~new_items)
 
-    columns = list(table['LIRDRec'])
-    print('\nTest set  ' + ''.join(f'{name:>12}' for name in columns))
-    for name, metrics in table.items():
-        print(f'{name:<10}' + ''.join(f'{metrics[column]:>12.4f}' for column in columns))
+    columns = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20', 'coverage@20', 'popularity@20')
+    print('\nTest set  ' + ''.join(f'{name:>14}' for name in columns))
+    for name, found in table.items():
+        print(f'{name:<10}' + ''.join(f'{found[column]:>14.4g}' for column in columns))
+    print('Coverage is the share of films that anybody gets, popularity how many people liked a film that one gets.')
 
     embeddings = models['LIRDRec'][0](train)
     test[INTERACTS].edge_label_index = left_out

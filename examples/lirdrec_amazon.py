@@ -24,6 +24,8 @@ from lirdrec_pyg import LIRDRec, evaluate, fit
 from lirdrec_pyg.datasets import MMRecDataset
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 
+METRICS = ['recall', 'ndcg', 'precision', 'map', 'coverage', 'popularity']
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -60,7 +62,7 @@ def main() -> None:
         row = {'model': 'LIRDRec', 'dataset': args.name, 'split': 'fixed', 'seed': seed, 'settings': settings}
         if args.rows and (known := find_row(args.rows, row)):
             print(f'seed {seed}: found in {args.rows}')
-            results.append({key: float(value) for key, value in known.items() if '@' in key and 'test' in key})
+            results.append({key: float(value) for key, value in known.items() if 'test_' in key and value})
             continue
         clock = time.perf_counter()
         model = LIRDRec.from_data(
@@ -81,7 +83,7 @@ def main() -> None:
             seed=seed,
         )
         seconds = time.perf_counter() - clock
-        metrics = evaluate(model(train), test, k=[5, 10, 20, 50], metrics=['recall', 'ndcg', 'precision', 'map'])
+        metrics = evaluate(model(train), test, k=[5, 10, 20, 50], metrics=METRICS)
         results.append({f'test_{key}': value for key, value in metrics.items()})
         print(f'seed {seed}: best epoch {result.best_epoch}, {seconds:.0f} s')
         print('  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
@@ -91,7 +93,7 @@ def main() -> None:
             append_row(args.rows, row)
     if len(results) > 1:
         for name in results[0]:
-            values = torch.tensor([result[name] for result in results])
+            values = torch.tensor([result[name] for result in results if name in result])
             print(f'{name}: {values.mean():.4f} ± {values.std():.4f} ({len(values)} seeds)')
 
 

@@ -133,6 +133,7 @@ def models(dataset: str) -> str:
     p = p_values('main', dataset)
     metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
     means = rows.groupby('variant')[[f'test_{metric}' for metric in metrics]].mean()
+    others = beyond_accuracy(rows)
     lines = []
     for variant in means['test_ndcg@20'].sort_values().index:
         part = rows[rows['variant'] == variant]
@@ -142,8 +143,18 @@ def models(dataset: str) -> str:
             mark = {0: '**', 1: '*'}.get(place, '')
             cells.append(f'{mark}{spread(part[f"test_{metric}"])}{mark}')
         cells += [p.get(variant, ''), f'{part["best_epoch"].mean():.0f}']
-        lines.append([f'{variant} ({len(part)})', *cells])
-    return table(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch'], lines)
+        lines.append([f'{variant} ({len(part)})', *cells, *beyond_accuracy(rows, part).values()])
+    return table(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch', *others], lines)
+
+
+def beyond_accuracy(rows: pd.DataFrame, part: pd.DataFrame | None = None) -> dict[str, str]:
+    r"""Returns what some of the rows recommend, right or not, by metric, as far as any row has it."""
+    part, out = rows if part is None else part, {}
+    for metric, form in (('coverage@20', '.0%'), ('popularity@20', '.0f')):
+        if f'test_{metric}' in rows and rows[f'test_{metric}'].notna().any():
+            mean = part[f'test_{metric}'].mean()
+            out[metric] = '' if pd.isna(mean) else format(mean, form)
+    return out
 
 
 def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -194,8 +205,10 @@ def ablation(dataset: str, experiment: str = 'ablation') -> str:
     for variant, part in ordered(rows, experiment, dataset):
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
         cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
-        lines.append([f'{variant} ({len(part)})', *cells, f'{part["best_epoch"].mean():.0f}'])
-    return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch'], lines)
+        cells += [f'{part["best_epoch"].mean():.0f}', *beyond_accuracy(rows, part).values()]
+        lines.append([f'{variant} ({len(part)})', *cells])
+    header = ['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch', *beyond_accuracy(rows)]
+    return table(header, lines)
 
 
 def preset(kind: str = '') -> str:

@@ -92,6 +92,21 @@ def test_models_are_ranked_and_tested(results):
     assert [line[5].strip() for line in lines] == ['', '', '0.01']
 
 
+@pytest.mark.parametrize(('experiment', 'name'), [('main', 'main-fake'), ('ablation', 'ablation-fake')])
+def test_coverage_and_popularity_stand_where_rows_have_them(results, experiment, name):
+    runs(results, experiment, 'fake', LIRDRec=[0.1, 0.1], softmax=[0.2])
+    assert 'coverage@20' not in made(name)
+    rows = pd.read_csv(results / 'runs.csv')
+    rows['test_popularity@20'] = [100.0, 121.2, None]
+    rows['test_coverage@20'] = [0.4, None, 0.5]
+    rows.to_csv(results / 'runs.csv', index=False)
+    lines = [line.split(' | ') for line in made(name).splitlines() if line.startswith('| ')]
+    found = {line[0].strip('| '): [cell.strip('| ') for cell in line[-2:]] for line in lines}
+    assert next(iter(found.values())) == ['coverage@20', 'popularity@20']
+    assert found['LIRDRec (2)'] == ['40%', '111']
+    assert found['softmax (1)'] == ['50%', '']
+
+
 def test_ablations_stand_in_the_order_of_the_experiment(results):
     names = ['PCA', 'one of old', 'no PWC', 'softmax', 'LIRDRec']
     runs(results, 'ablation', 'fake', **dict.fromkeys(names, (0.2, 0.3)))
