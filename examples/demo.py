@@ -55,7 +55,7 @@ def main() -> None:
     columns = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20', 'coverage@20', 'popularity@20')
     print('\nTest set  ' + ''.join(f'{name:>14}' for name in columns))
     for name, found in table.items():
-        print(f'{name:<10}' + ''.join(f'{found[column]:>14.4g}' for column in columns))
+        print(f'{name:<10}' + ''.join(f'{found[column]:>14.4f}' for column in columns))
     print('Coverage is the share of films that anybody gets, popularity how many people liked a film that one gets.')
 
     embeddings = models['LIRDRec'][0](train)
