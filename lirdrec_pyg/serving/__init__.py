@@ -1,3 +1,4 @@
+from lirdrec_pyg.serving.explain import explain
 from lirdrec_pyg.serving.fold_in import fold_in_users
 from lirdrec_pyg.serving.layerwise import encode_layerwise
 from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, new_item_scale, onboard_items
@@ -9,6 +10,7 @@ __all__ = [
     'Retriever',
     'encode_layerwise',
     'encode_new_items',
+    'explain',
     'fold_in_users',
     'item_layers',
     'new_item_scale',

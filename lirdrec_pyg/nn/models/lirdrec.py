@@ -9,12 +9,12 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.nn.encoder import ModalityEncoder
 from lirdrec_pyg.nn.fusion import PWC, Fusion
-from lirdrec_pyg.nn.kernels import rows_and_mean_square, sparse_rows
+from lirdrec_pyg.nn.kernels import normalize, rows_and_mean_square, sparse_rows
 from lirdrec_pyg.nn.models.recommender import Recommender, seen_items
 from lirdrec_pyg.nn.objectives import BPR, Batch, Objective
 from lirdrec_pyg.nn.propagation import Graph, Propagation, edges
 from lirdrec_pyg.nn.recent_items import RecentItemsEncoder
-from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, modalities, modality_features
+from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check, modalities, modality_features
 
 Content = tuple[dict[str, Tensor], Tensor, dict[str, Tensor | None]]  # features, spectrum, masks
 
@@ -224,6 +224,53 @@ class LIRDRec(Recommender):
     def _embed(self, content: Tensor, data: HeteroData, graph: Graph) -> Embeddings:
         user, item = self.propagate(content, data, graph)
         return Embeddings(self.fuse(user, item, data), item)
+
+    def parts(self, data: HeteroData) -> dict[str, Embeddings]:
+        r"""Returns what the scores of ``model(data)`` are the sum of: embeddings by name, whose inner products add up
+        to them.
+
+        Each view :math:`v`, a modality or ``shared``, has a part of the item itself and, as ``<view>_neighbours``, one
+        of its neighbours on the item graph. A sequential model has one more, ``recent_items``: their term
+        :math:`\mathbf{r}` of the user :math:`\mathbf{q} = \mathbf{u} + \mathbf{r}`.
+
+        .. math::
+            \mathbf{q}^\top \mathbf{i} = \sum_v \mathbf{u}_v^\top \mathbf{z}_{iv} + \sum_v \mathbf{u}_v^\top
+            (\mathbf{S} \mathbf{z})_{iv} + \mathbf{r}^\top \mathbf{i}
+
+        Args:
+            data (HeteroData): The training split, with ``InteractionGraph()`` applied.
+        """
+        data = check(data)
+        self.check_ids(data)
+        graph = edges(data)
+        vectors = self.user_vectors(data), self.content(data)
+        views, own = self.propagation(*vectors, graph.to_item, graph.to_user, normalize=True)
+        item = self.add_neighbors(own.flatten(1), graph)
+        user = fused = self.fusion(views, data[USER].get('n_id'))
+        if self.recent is not None:
+            user = self.recent(fused, item, self.recent_items(data))
+            fused = normalize(fused)
+        whole = Embeddings(user, item)
+        factor = [self._factor(x) for x in whole]
+
+        def part(user: Tensor, item: Tensor) -> Embeddings:
+            return Embeddings(user * factor[0], item * factor[1])
+
+        names = [*self.in_channels, 'shared']
+        shape = self.num_views, self.hidden_channels
+        fused_views, near = fused.unflatten(1, shape), (item - own.flatten(1)).unflatten(1, shape)
+        found = {}
+        for v, name in enumerate(names):
+            found[name] = part(fused_views[:, v], own[:, v])
+            if self.propagation.num_item_layers > 0:
+                found[f'{name}_neighbours'] = part(fused_views[:, v], near[:, v])
+        if self.recent is not None:
+            found['recent_items'] = part(user - fused, item)
+        return found
+
+    def _factor(self, x: Tensor) -> Tensor:
+        r"""Returns what :meth:`scale` multiplies each row by."""
+        return x.norm(dim=-1, keepdim=True).clamp_min(1e-12) ** (self.number('power') - 1)
 
     def encode_layerwise(
         self, data: HeteroData, features: Features | None = None, batch_size: int = 16384

@@ -82,6 +82,15 @@ class Recommender(Part, ABC):
         self.check_ids(data)
         return self.embed(data).scaled(self.number('power'))
 
+    def parts(self, data: HeteroData) -> dict[str, Embeddings]:
+        r"""Returns what the scores of ``model(data)`` are the sum of: embeddings by name, whose inner products add up
+        to them. A model that says nothing else has one part, the ``score``.
+
+        Args:
+            data (HeteroData): The training split, with :class:`~lirdrec_pyg.transforms.InteractionGraph` applied.
+        """
+        return {'score': self(data)}
+
     def check_ids(self, data: HeteroData) -> None:
         r"""Raises a :class:`ValueError` if the users or items of the data are not those that the model was trained on,
         where it has a vector for each."""
