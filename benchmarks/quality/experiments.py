@@ -17,17 +17,21 @@ QUICK: Settings = {  # how all models train on MicroLens-50k where there are man
     'val': {'users': 10_000},
 }
 
+PAPER = {'lr': 1e-3, 'patience': 20}  # how the framework of the published splits trains
+
 
 def seeds(dataset: str) -> range:
     r"""Returns the seeds of a dataset: five where it is small."""
     return SEEDS.get(dataset, range(3))
 
 
-def jobs(experiment: str, dataset: str, variants: dict[str, tuple[str, Settings]], runs: range) -> Iterator[Job]:
+def jobs(
+    experiment: str, dataset: str, variants: dict[str, tuple[str, Settings]], runs: range, test: bool = True
+) -> Iterator[Job]:
     r"""Yields a job for each seed and each variant."""
     for seed in runs:
         for variant, (model, settings) in variants.items():
-            yield job(dataset, model, seed, settings, experiment, variant)
+            yield job(dataset, model, seed, settings, experiment, variant, test)
 
 
 def precision(dataset: str) -> Iterator[Job]:
@@ -118,7 +122,7 @@ def trained(dataset: str, model: str, settings: Settings, **fit: Any) -> tuple[s
 def candidates(dataset: str) -> Iterator[Job]:
     r"""Which settings of Scientific serve a larger dataset? There are two for each model. Those of the paper's
     configuration were chosen with and without hidden interactions. Ours has two temperatures, as there are more items
-    to tell apart."""
+    to tell apart. They don't test."""
     (paper, ours), before = chosen(dataset, 'ndcg@20_hidden').values(), chosen(dataset, 'ndcg@20')['LIRDRec']
     variants = {
         'LIRDRec, 1': trained(dataset, 'LIRDRec', paper['settings']),
@@ -127,17 +131,51 @@ def candidates(dataset: str) -> Iterator[Job]:
     for number, temperature in enumerate((0.2, 0.1), start=1):
         settings = {**ours['settings'], 'model': {**ours['settings']['model'], 'temperature': temperature}}
         variants[f'SoftmaxLIRDRec, {number}'] = trained(dataset, 'SoftmaxLIRDRec', settings)
-    return jobs('preset, candidates', dataset, variants, range(1))
+    return jobs('preset, candidates', dataset, variants, range(1), test=False)
 
 
-def best_candidate(dataset: str, model: str) -> tuple[str, Settings]:
-    r"""Returns the one of :func:`candidates` with the best validation ndcg@20."""
-    cells = {'experiment': 'preset, candidates', 'dataset': dataset, 'model': model, 'seed': '0'}
+def best_candidate(
+    dataset: str, model: str, experiment: str = 'preset, candidates', number: int = 2, metric: str = 'ndcg@20'
+) -> tuple[str, Settings]:
+    r"""Returns the one of :func:`candidates`, or of another experiment, with the best validation metric."""
+    cells = {'experiment': experiment, 'dataset': dataset, 'model': model, 'seed': '0'}
     found = [row for row in rows.read(ROWS) if all(row[name] == value for name, value in cells.items())]
-    if len(found) < 2:
-        raise ValueError(f"{model} on '{dataset}' has {len(found)} of 2 candidates: run 'preset, candidates' first")
-    best = max(found, key=lambda row: float(row['val_ndcg@20']))
+    if len(found) < number:
+        raise ValueError(f"{model} on '{dataset}' has {len(found)} of {number} candidates: run '{experiment}' first")
+    best = max(found, key=lambda row: float(row[f'val_{metric}']))
     return model, json.loads(best['settings'])
+
+
+def published_candidates(dataset: str) -> Iterator[Job]:
+    r"""Which settings of the grids of the framework does validation choose on its own splits? Weights of the penalty
+    below these are as good as none. They don't test."""
+    variants: dict[str, tuple[str, Settings]] = {
+        f'LightGCN, {layers}': ('PublishedLightGCN', {'model': {'num_layers': layers}, 'fit': PAPER})
+        for layers in (1, 2, 3, 4)
+    }
+    for weight in (1e-2, 0.1, 1.0, 2.0):
+        variants[f'BPRMF, {weight:g}'] = 'PublishedBPRMF', {'model': {'reg_weight': weight}, 'fit': PAPER}
+    return jobs('published, candidates', dataset, variants, range(1), test=False)
+
+
+def published(dataset: str) -> Iterator[Job]:
+    r"""Do graph, sampling, ranking and metrics give the published figures of ID-based models on the published splits?
+    What does the objective alone reach there, and LIRDRec's pipeline without content? LightGCN has as many layers as
+    validation chose for BPR; with the softmax all else is untuned. LIRDRec has three views of 64."""
+    _, gcn = best_candidate(dataset, 'PublishedLightGCN', 'published, candidates', 4, 'recall@20')
+    layers = gcn['model']['num_layers']
+    softmax: dict[str, Any] = {'loss': 'softmax', 'scoring': 0.5}
+    variants: dict[str, tuple[str, Settings]] = {
+        'BPRMF': best_candidate(dataset, 'PublishedBPRMF', 'published, candidates', 4, 'recall@20'),
+        'LightGCN': ('PublishedLightGCN', gcn),
+        'LightGCN, 192': ('LightGCN', {'model': {'num_layers': layers, 'hidden_channels': 192}, 'fit': PAPER}),
+        'item IDs alone': ('ItemIDs', {'model': {'hidden_channels': 192}, 'fit': PAPER}),
+    }
+    for width in (64, 192):
+        model = {**softmax, 'num_layers': layers, 'hidden_channels': width}
+        variants[f'LightGCN, softmax, {width}'] = 'LightGCN', {'model': model, 'fit': PAPER}
+    variants['item IDs alone, softmax'] = 'ItemIDs', {'model': {**softmax, 'hidden_channels': 192}, 'fit': PAPER}
+    return jobs('published', dataset, variants, range(3))
 
 
 def untuned(dataset: str) -> Iterator[Job]:
@@ -265,6 +303,8 @@ EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'transfer': transfer,
     'preset': preset,
     'preset, candidates': candidates,
+    'published, candidates': published_candidates,
+    'published': published,
     'preset, untuned': untuned,
     'preset, hidden': functools.partial(preset, hidden=True),
 }

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
-from benchmarks.quality import catalogues, users
+from benchmarks.quality import catalogues, published, users
 from benchmarks.quality.variants import MODELS, Concatenation, UniformBesideBatch
 from lirdrec_pyg import Recommender, evaluate, fit, nn
 from lirdrec_pyg.transforms import InteractionGraph, RecentItems
@@ -26,7 +26,7 @@ from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 ROWS = rows.RESULTS / 'quality' / 'runs.csv'
 KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
-METRICS = ['recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage']
+METRICS = ['recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage', 'popularity']
 KS = [5, 10, 20, 50]
 ROUNDING = 1.5e-6  # rows have six decimals
 Settings = dict[str, dict[str, Any]]  # of the model, of `fit`, of the content, of validation
@@ -50,6 +50,7 @@ def job(
     settings: Settings | None = None,
     experiment: str = '',
     variant: str = '',
+    test: bool = True,
 ) -> Job:
     r"""Returns a job.
 
@@ -61,6 +62,8 @@ def job(
             ``'val'``. (default: nothing)
         experiment (str, optional): The experiment that the job belongs to. (default: none)
         variant (str, optional): Its name there. (default: none)
+        test (bool, optional): Whether to test. A job that only chooses settings does not: its row has no test metrics.
+            (default: :obj:`True`)
     """
     return {
         'experiment': experiment,
@@ -69,6 +72,7 @@ def job(
         'model': model,
         'seed': seed,
         'settings': settings or {},
+        'test': test,
     }
 
 
@@ -150,7 +154,7 @@ def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[Hetero
 
 def build(job: Job, train: HeteroData) -> Recommender:
     r"""Returns the model of a job in its initial state."""
-    cls = MODELS.get(job['model']) or getattr(nn, job['model'], None)
+    cls = (MODELS | published.MODELS).get(job['model']) or getattr(nn, job['model'], None)
     if not (isinstance(cls, type) and issubclass(cls, Recommender)):
         raise ValueError(f"'model' needs to be a recommender of lirdrec_pyg.nn (got '{job['model']}')")
     kwargs, power = arguments(job['model'], job['settings'].get('model', {}))
@@ -168,9 +172,10 @@ def run(job: Job, root: Path) -> rows.Row:
 
 
 def train_and_test(job: Job, root: Path) -> tuple[rows.Row, Tensor, Tensor]:
-    r"""Returns the row of a job, the test users, and ndcg@20 of each."""
+    r"""Returns the row of a job, the test users, and ndcg@20 of each: none of them where the job does not test."""
+    tests = bool(job['test'])
     with rows.PeakMemory() as memory:
-        train, val, test = splits(job, root, test=True)
+        train, val, *held_out = splits(job, root, test=tests)
         model = build(job, train)
         clock, cpu = time.perf_counter(), time.process_time()
         some = some_users(val, **job['settings'].get('val', {}))
@@ -181,10 +186,14 @@ def train_and_test(job: Job, root: Path) -> tuple[rows.Row, Tensor, Tensor]:
     row['cpu_seconds'] = round(cpu_seconds, 1)  # of all threads: what others on the machine do counts little
     with torch.no_grad():
         embeddings = model(train)
-    for name, split in [('val', val), ('test', test)]:
+    for name, split in zip(('val', 'test'), (val, *held_out), strict=tests):
         row |= {f'{name}_{k}': round(v, 6) for k, v in evaluate(embeddings, split, k=KS, metrics=METRICS).items()}
+    if not tests:  # the file has a cell for each
+        row |= {f'test_{name.removeprefix("val_")}': '' for name in row if name.startswith('val_')}
     row |= rows.environment() | {'peak_rss_mib': round(memory.peak)}  # not that of the runs before it
-    return row, *users.ndcg(embeddings, test, ranked=max(KS))
+    if not tests:
+        return row, torch.empty(0, dtype=torch.long), torch.empty(0)
+    return row, *users.ndcg(embeddings, held_out[0], ranked=max(KS))
 
 
 def some_users(split: HeteroData, users: int | None = None) -> HeteroData:
@@ -235,15 +244,18 @@ def run_all(jobs: Iterable[Job], root: Path, path: Path, shard: str = '0/1') -> 
         cells = tuple(str(value) for value in key(one).values())
         if number % int(part[2]) != int(part[1]) or cells in known(path):
             continue
-        row = elsewhere(one, path)
+        row = elsewhere(one, path) if one['test'] else None
         if row is None:
             row, of, value = train_and_test(one, root)
-            users.save(row, path, of, value)
+            if one['test']:
+                users.save(row, path, of, value)
         rows.append(path, row)
+        tested = ''
+        if one['test']:
+            tested = f'test recall@20 {float(row["test_recall@20"]):.4f}, ndcg@20 {float(row["test_ndcg@20"]):.4f}, '
         print(
             f'{one["dataset"]} {one["experiment"]} {one["variant"] or one["model"]} seed {one["seed"]}: '
-            f'val ndcg@20 {float(row["val_ndcg@20"]):.4f}, test recall@20 {float(row["test_recall@20"]):.4f}, '
-            f'ndcg@20 {float(row["test_ndcg@20"]):.4f}, best epoch {row["best_epoch"]}, {row["seconds"]} s',
+            f'val ndcg@20 {float(row["val_ndcg@20"]):.4f}, {tested}best epoch {row["best_epoch"]}, {row["seconds"]} s',
             flush=True,
         )
 
@@ -278,15 +290,17 @@ def rerun(cells: list[str], root: Path, path: Path) -> float:
     largest = 0.0
     for old in found:
         settings = json.loads(old['settings'])
-        one = job(old['dataset'], old['model'], int(old['seed']), settings, old['experiment'], old['variant'])
+        test = old['test_ndcg@20'] != ''
+        one = job(old['dataset'], old['model'], int(old['seed']), settings, old['experiment'], old['variant'], test)
         if key(one)['split'] != old['split']:
             raise ValueError(f"'split' needs to be that of the row, {old['split']} (got {key(one)['split']})")
         torch.set_num_threads(int(old['threads']))
         new, of, value = train_and_test(one, root)
-        difference = max(abs(new[name] - float(value)) for name, value in old.items() if '@' in name)
+        difference = max(abs(new[name] - float(value)) for name, value in old.items() if '@' in name and value != '')
         name = ' '.join([old['dataset'], old['experiment'], old['variant'] or old['model'], 'seed', old['seed']])
-        print(f'{name}: test ndcg@20 {new["test_ndcg@20"]:.6f}, metrics at most {difference:.1e} away', flush=True)
-        if difference <= ROUNDING and not users.has(old, path):
+        what = 'test_ndcg@20' if test else 'val_ndcg@20'
+        print(f'{name}: {what.replace("_", " ")} {new[what]:.6f}, metrics at most {difference:.1e} away', flush=True)
+        if test and difference <= ROUNDING and not users.has(old, path):
             users.save(old, path, of, value)
         largest = max(largest, difference)
     return largest

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 
-from benchmarks.quality import catalogues, jobs
+from benchmarks import rows
+from benchmarks.quality import catalogues, jobs, users
 
 
 class Untouchable(HeteroData):
@@ -64,6 +65,23 @@ def test_what_was_tuned_is_not_tuned_again(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, 'argv', command + more)
         with pytest.raises(pytest.fail.Exception, match='it was tuned again'):
             tune.main()
+
+
+def test_jobs_that_choose_settings_never_read_the_test_split(tmp_path, monkeypatch, capsys):
+    settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
+    job, path = jobs.job('fake', 'LightGCN', 0, settings, 'candidates', test=False), tmp_path / 'rows.csv'
+    real = catalogues.split('fake')
+    monkeypatch.setattr(catalogues, 'split', lambda name: lambda data: (*real(data)[:2], Untouchable()))
+    jobs.run_all([job], tmp_path, path)
+    (row,) = rows.read(path)
+    assert float(row['val_ndcg@20']) > 0
+    assert {value for name, value in row.items() if name.startswith('test_')} == {''}
+    assert not users.has(row, path)
+    assert jobs.rerun(['experiment=candidates'], tmp_path, path) <= jobs.ROUNDING
+    monkeypatch.setattr(catalogues, 'split', lambda name: real)
+    jobs.run_all([jobs.job('fake', 'LightGCN', 0, settings, 'main')], tmp_path, path)  # not a copy: it is tested
+    assert float(rows.read(path)[1]['test_ndcg@20']) > 0
+    assert float(rows.read(path)[1]['val_ndcg@20']) == float(row['val_ndcg@20'])
 
 
 @pytest.mark.parametrize('hide', [False, True])
