@@ -4,6 +4,7 @@ from lirdrec_pyg import datasets, nn, transforms
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
 from lirdrec_pyg.ranking import calibrate, evaluate
 from lirdrec_pyg.serving import (
+    LiveModel,
     Retriever,
     encode_layerwise,
     encode_new_items,
@@ -37,6 +38,7 @@ __all__ = [
     'LIRDRec',
     'LazyAdam',
     'LightGCN',
+    'LiveModel',
     'MappedFeatures',
     'MiniBatches',
     'Popularity',
