@@ -1,5 +1,6 @@
 r"""The tables of ``docs`` that are made of the rows of the speed benchmarks. ``tables.py`` writes them."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,6 +174,27 @@ def scale() -> str:
     ]
     header = ['items', 'users', 'interactions', 'item graph, s', 'its recall', 'step, s', 'epoch, min', 'inference, s']
     return table([*header, 'peak, GiB'], lines)
+
+
+def electronics() -> str:
+    r"""From features on disk to a tested model at Electronics' size, the newest row of each stage."""
+    rows = measured('electronics')
+    rows = rows[~rows['measured'] & (rows['interactions'] == rows['interactions'].max())]
+    rows = rows.drop_duplicates('stage', keep='last').set_index('stage')
+    stages = [stage for stage in ('compress', 'graph', 'train', 'test') if stage in rows.index]
+    told = {stage: json.loads(cell) for stage, cell in rows['told'].items()}
+    names = {'compress': 'compression', 'graph': 'item graph', 'train': 'training', 'test': 'test'}
+    lines = []
+    for stage in stages:
+        what = ', '.join(f'{name} {value}' for name, value in told[stage].items())
+        lines.append([names[stage], f'{rows["minutes"][stage]:.1f}', f'{rows["peak_gib"][stage]:.1f}', what])
+    whole = rows.loc[stages]
+    lines.append(['all', f'{whole["minutes"].sum():.1f}', f'{whole["peak_gib"].max():.1f}', ''])
+    if 'straightforward' in rows.index:
+        other, of = rows.loc['straightforward'], told['straightforward']
+        what = f'extrapolated from {of["steps"]} steps of {of["step_s"]:.1f} s to {of["epochs"]} epochs'
+        lines.append(['straightforward: training', f'{other["minutes"]:,.0f}', f'{other["peak_gib"]:.1f}', what])
+    return table(['stage', 'minutes', 'peak, GiB', 'what it tells'], lines)
 
 
 def retrieval() -> str:

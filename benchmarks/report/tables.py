@@ -392,6 +392,24 @@ def precision() -> str:
     return table(['(seeds)', 'recall@20', 'ndcg@20'], lines)
 
 
+def compression() -> str:
+    r"""Features as they are, and compressed by explained variance."""
+    rows = read(RESULTS / 'runs.csv', experiment='compression')
+    lines = []
+    for dataset in rows['dataset'].unique():
+        group = rows[rows['dataset'] == dataset]
+        for model in group['model'].unique():
+            base = group[group['variant'] == model].set_index('seed')
+            for variant in (model, f'{model}, auto'):
+                part = group[group['variant'] == variant].set_index('seed')
+                cells = []
+                for key in ('test_recall@20', 'test_ndcg@20'):
+                    cells += [spread(part[key]), '' if variant == model else paired(part[key], base[key])]
+                lines.append([NAMES.get(dataset, dataset), f'{variant} ({len(part)})', *cells])
+    header = ['dataset', '(seeds)', 'recall@20', 'against all columns', 'ndcg@20', 'against all columns']
+    return table(header, lines)
+
+
 def onboard() -> str:
     r"""Items onboarded, made anew with the same weights, trained on, or there from the start."""
     rows = once(read(RESULTS / 'onboard.csv'), 'dataset', 'method', 'seed')
@@ -456,6 +474,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'transfer': transfer,
     'bias': bias,
     'precision': precision,
+    'compression': compression,
     'onboard': onboard,
     'fold_in': fold_in,
     'epoch': speed.epoch,
@@ -470,6 +489,7 @@ TABLES: dict[str, Callable[..., str]] = {
     'scaling': speed.scaling,
     'scaling_gpu': speed.scaling_gpu,
     'scale': speed.scale,
+    'electronics': speed.electronics,
     'retrieval': speed.retrieval,
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import rows
-from benchmarks.speed import neighbors, processes, scaling
+from benchmarks.speed import electronics, neighbors, processes, scaling
 from benchmarks.speed.straightforward import StraightforwardTrainer
 from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
@@ -141,6 +141,23 @@ def test_neighbors_quick(tmp_path, monkeypatch):
     table = [row for row in rows.read(path) if row['sampler'] == 'ours']
     assert [row['num_neighbors'] for row in table] == ['[4, 2, 0]', '[10, 5, 5]', '[-1, 5, 0]']
     assert all(float(row['ms']) > 0 and int(row['edges']) > 1000 for row in table)
+
+
+def test_electronics_quick(quick, tmp_path):
+    folder = str(tmp_path / 'folder')
+    table = quick('electronics', '--folder', folder, '--graph-recall', profile=False)
+    assert [row['stage'] for row in table] == electronics.STAGES
+    told = {row['stage']: json.loads(row['told']) for row in table}
+    assert told['generate']['train'] == electronics.sizes(0.002)['train']
+    assert told['compress']['widths']['image'] < 512 // 2
+    assert told['graph']['image_recall'] > 0.6
+    assert told['train']['epochs'] == 2
+    assert told['test']['recall@20'] > 0.2  # of 126 items
+    assert told['straightforward']['steps'] == 3
+    assert len(quick('electronics', '--folder', folder, '--graph-recall', profile=False)) == len(table)  # done before
+    more = quick('electronics', '--folder', folder, '--curve', profile=False)[len(table) :]
+    assert [row['stage'] for row in more] == electronics.STAGES[:-1]
+    assert {row['interactions'] for row in more} == {'10000'}
 
 
 def test_scale_quick(quick):
