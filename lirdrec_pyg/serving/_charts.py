@@ -2,8 +2,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 400, 230  # of a chart, in the units of its drawing
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38  # what is around the lines
+WIDTH, HEIGHT = 400, 246  # of a chart, in the units of its drawing
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 38  # what is around the lines
 ROWS = 12  # of the table that stands beside a chart
 
 
@@ -52,7 +52,7 @@ def chart(
     x_label: str,
     y_label: str,
     *,
-    percent: tuple[bool, bool] = (False, False),
+    shares: tuple[bool, bool] = (False, False),
     mark: tuple[float, float, str] | None = None,
     from_zero: bool = True,
 ) -> Chart | None:
@@ -65,7 +65,7 @@ def chart(
         series (sequence of Series): The lines.
         x_label (str): What is on the axis to the right.
         y_label (str): What is on the axis up.
-        percent ((bool, bool), optional): Whether each axis is of shares. (default: neither)
+        shares ((bool, bool), optional): Whether each axis is of shares. (default: neither)
         mark ((float, float, str), optional): A point to mark, and what it is.
         from_zero (bool, optional): Whether the axis up starts at zero. (default: :obj:`True`)
 
@@ -79,9 +79,9 @@ def chart(
     every = [point for part in points for point in part]
     if not every:
         return None
-    x_ticks, x_low, x_high = _axis([x for x, _ in every], percent[0], whole=not percent[0], tight=True)
+    x_ticks, x_low, x_high = _axis([x for x, _ in every], shares[0], whole=not shares[0], tight=True)
     ys = [y for _, y in every] + ([0.0] if from_zero else [])
-    y_ticks, y_low, y_high = _axis(ys, percent[1])
+    y_ticks, y_low, y_high = _axis(ys, shares[1])
 
     def place(x: float, y: float) -> tuple[float, float]:
         right = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
@@ -97,7 +97,7 @@ def chart(
     if mark is not None and mark[0] not in xs:
         xs = sorted([*xs, mark[0]])
     rows = [
-        [_text(x, percent[0])] + ['–' if x not in part else _text(part[x], percent[1], exact=True) for part in known]
+        [_text(x, shares[0])] + ['–' if x not in part else _text(part[x], shares[1], exact=True) for part in known]
         for x in xs
     ]
     return Chart(
@@ -107,8 +107,8 @@ def chart(
         x_label,
         y_label,
         lines,
-        [Tick(place(x, y_low)[0], _text(x, percent[0])) for x in x_ticks],
-        [Tick(place(x_low, y)[1], _text(y, percent[1])) for y in y_ticks],
+        [Tick(place(x, y_low)[0], _text(x, shares[0])) for x in x_ticks],
+        [Tick(place(x_low, y)[1], _text(y, shares[1])) for y in y_ticks],
         None if mark is None else (*place(mark[0], mark[1]), mark[2]),
         [x_label, *(one.name for one in series)],
         rows,
@@ -132,20 +132,24 @@ def number(value: float) -> str:
     return f'{value:.2g}'.replace('-', '−')
 
 
-def _text(value: float, percent: bool, exact: bool = False) -> str:
-    if percent:
-        return f'{100 * value:.1f} %' if exact or round(100 * value, 6) % 1 else f'{100 * value:.0f} %'
+def percent(share: float) -> str:
+    return f'{100 * share:.1f} %'
+
+
+def _text(value: float, share: bool, exact: bool = False) -> str:
+    if share:
+        return percent(value) if exact or round(100 * value, 6) % 1 else f'{100 * value:.0f} %'
     return f'{value:,.0f}' if value == int(value) else number(value) if exact else f'{value:g}'
 
 
 def _axis(
-    values: Sequence[float], percent: bool, whole: bool = False, tight: bool = False
+    values: Sequence[float], share: bool, whole: bool = False, tight: bool = False
 ) -> tuple[list[float], float, float]:
     r"""Returns round ticks, about five, and the two ends of an axis, which are ticks unless it is to be tight."""
     low, high = min(values), max(values)
     if high == low:
         high = low + (abs(low) or 1.0)
-    if percent and high > 0.8:
+    if share and high > 0.8:
         high = 1.0
     step = 10.0 ** math.floor(math.log10((high - low) / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if (high - low) / (factor * step) <= 5)

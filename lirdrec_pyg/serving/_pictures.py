@@ -79,8 +79,14 @@ class Pictures:
         url = 'data:image/jpeg;base64,' + base64.b64encode(out.getvalue()).decode()
         if url not in self._same:
             self._same[url] = f'p{len(self.thumbnails)}'
-            self.thumbnails.append(Thumbnail(self._same[url], *image.size, url))
+            self.thumbnails.append(Thumbnail(self._same[url], image.width, image.height, url))
         return self._same[url]
+
+    @property
+    def ratio(self) -> float:
+        r"""How wide most thumbnails are for their height, between upright and lying."""
+        ratios = sorted(one.width / one.height for one in self.thumbnails)
+        return round(min(max(ratios[len(ratios) // 2], 2 / 3), 3 / 2), 3) if ratios else 1.0
 
     def warn(self) -> None:
         r"""Tells of pictures that can't be read, and if there is none at all."""

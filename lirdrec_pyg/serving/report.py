@@ -19,8 +19,9 @@ from lirdrec_pyg.nn.models.content_knn import ContentKNN
 from lirdrec_pyg.nn.models.popularity import Popularity
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.ranking import evaluate, ranked
-from lirdrec_pyg.serving._charts import Chart, Series, chart, number, thinned
+from lirdrec_pyg.serving._charts import Chart, Series, chart, number, percent, thinned
 from lirdrec_pyg.serving._pictures import Images, Pictures
+from lirdrec_pyg.serving.explain import explain
 from lirdrec_pyg.serving.recommend import node_ids
 from lirdrec_pyg.typing import (
     INTERACTS,
@@ -172,7 +173,7 @@ def report(
         'users_drawn': isinstance(users, int),
         'items': page.item_cards(shown_items),
         'items_drawn': isinstance(items, int),
-        'parts': page.parts(),
+        'parts': page.views,
         'new': page.new_items(),
         'table': page.table(),
         'curves': page.curves(),
@@ -253,6 +254,7 @@ class _Page:
         self.counted = countable
         self.lists = {name: self._lists(z) for name, z in self.models.items()}
         self.pictures = Pictures(images, PICTURES)
+        self.views: list[tuple[str, str]] = []  # the parts of a score and their colours
 
     # What is chosen ---------------------------------------------------------------------------------------------------
 
@@ -291,25 +293,50 @@ class _Page:
     # Users ------------------------------------------------------------------------------------------------------------
 
     def user_cards(self, users: list[int]) -> list[UserCard]:
+        best = list(self._best(users))
+        pairs = [(user, item) for user, items, _ in best for item in items]
+        why = iter(self._why(pairs))
         cards = []
-        for user, items, scores in self._best(users):
+        for user, items, scores in best:
             own = self._history(user)
             held_out = set(self.held_out[1][self.held_out[0] == user].tolist())
-            parts = self._shares(user, items)
-            near = self._nearest(items, own)
-            cards.append(
-                UserCard(
-                    self.raw_id(USER, user),
-                    len(own),
-                    len(held_out),
-                    [self.tile(item) for item in own[:HISTORY]],
-                    [
-                        self.tile(item, note=number(score), hit=item in held_out, shares=shares, because=because)
-                        for item, score, shares, because in zip(items, scores, parts, near, strict=True)
-                    ],
+            recommended = []
+            for item, score, (shares, near) in zip(items, scores, why, strict=False):
+                because = '' if near is None else self.tile(near).title
+                recommended.append(
+                    self.tile(item, note=number(score), hit=item in held_out, shares=shares, because=because)
                 )
-            )
+            history = [self.tile(item) for item in own[:HISTORY]]
+            cards.append(UserCard(self.raw_id(USER, user), len(own), len(held_out), history, recommended))
         return cards
+
+    def _why(self, pairs: list[tuple[int, int]]) -> list[tuple[tuple[Share, ...], int | None]]:
+        r"""Returns what each view adds to the scores of pairs, and the own item that is nearest."""
+        if not pairs:
+            return []
+        user = self._ids(USER, [user for user, _ in pairs])
+        item = self._ids(ITEM, [item for _, item in pairs])
+        with _evaluating(self.model):
+            table = explain(self.model, self.data, user, item, nearest=1)
+        names = [str(column)[len('from_') :] for column in table if str(column).startswith('from_')]
+        views = list(dict.fromkeys(name.removesuffix('_neighbours') for name in names))
+        if len(views) > 1:
+            self.views = [(name.replace('_', ' '), f'c{i % 6}') for i, name in enumerate(views)]
+        near = [None if not ids else int(node_ids(self.data, ITEM, ids)[0]) for ids in table['because']]
+        shares: list[tuple[Share, ...]] = []
+        for row in table[[f'from_{name}' for name in names]].to_numpy(dtype=float).tolist():
+            part = dict.fromkeys(views, 0.0)
+            for name, value in zip(names, row, strict=True):
+                part[name.removesuffix('_neighbours')] += value
+            size = sum(map(abs, part.values())) or 1.0
+            shares.append(
+                tuple(Share(*view, value / size) for view, value in zip(self.views, part.values(), strict=False))
+            )
+        return list(zip(shares, near, strict=True))
+
+    def _ids(self, kind: str, nodes: Sequence[int]) -> list[Any]:
+        raw = self.data[kind].get('raw_id')
+        return list(nodes) if raw is None else [raw[node] for node in nodes]
 
     def _best(self, users: list[int]) -> Iterator[tuple[int, list[int], list[float]]]:
         if not users:
@@ -328,31 +355,6 @@ class _Page:
         if time is not None:
             edge = edge[time[edge.to(time.device)].argsort(descending=True, stable=True).cpu()]
         return self.edges[1][edge].tolist()  # type: ignore[no-any-return]
-
-    def _shares(self, user: int, items: list[int]) -> list[tuple[Share, ...]]:
-        r"""Returns what each view adds to the scores of items."""
-        names = self.parts()
-        if not names:
-            return [()] * len(items)
-        z = self.embeddings
-        product = z.user[user] * z.item[torch.tensor(items, dtype=torch.long, device=z.item.device)]
-        parts = product.cpu().double().unflatten(1, (len(names), -1)).sum(dim=2)
-        parts = parts / parts.abs().sum(dim=1, keepdim=True).clamp_min(1e-30)
-        return [tuple(Share(*name, value) for name, value in zip(names, row, strict=True)) for row in parts.tolist()]
-
-    def parts(self) -> list[tuple[str, str]]:
-        r"""Returns the names of the parts of a score and their colours."""
-        views = getattr(self.model, 'num_views', 0)
-        names = [*modalities(self.data), 'shared']
-        return [(name, f'c{i % 6}') for i, name in enumerate(names)] if views == len(names) else []
-
-    def _nearest(self, items: list[int], own: list[int]) -> list[str]:
-        r"""Returns the title of the item of a history that is nearest to each item, by the model."""
-        if not own:
-            return [''] * len(items)
-        z = F.normalize(self.embeddings.item.float(), dim=-1).cpu()
-        nearest = (z[items] @ z[own].t()).argmax(dim=1).tolist() if items else []
-        return [self.tile(own[i]).title for i in nearest]
 
     # Items ------------------------------------------------------------------------------------------------------------
 
@@ -380,7 +382,7 @@ class _Page:
             best = row.sort(descending=True, stable=True)
             pairs = zip(best.indices[:NEIGHBORS].tolist(), best.values[:NEIGHBORS].tolist(), strict=True)
             keep = [(other, value) for other, value in pairs if value > float('-inf') and known[item]]
-            out.append([self.tile(other, note=number(round(value, 2))) for other, value in keep])
+            out.append([self.tile(other, note=f'{value:.2f}'.replace('-', '−')) for other, value in keep])
         return out
 
     # New items --------------------------------------------------------------------------------------------------------
@@ -405,23 +407,23 @@ class _Page:
         near = self._neighbors_of_new(chosen.tolist())
         for column, item in enumerate(chosen.tolist()):
             among, best = int((place[:, column] <= self.k).sum()), int(place[:, column].min())
-            text = f'first {self.k} of {among:,} users' if among else f'best place {best:,}'
+            text = f'in {among:,} list{"s" if among > 1 else ""} of {self.k}' if among else f'best place {best:,}'
             out['tiles'].append((self.tile(item, note=text, because=near[column]), middle[column]))
         warm = self.degree > 0 if self.candidates is None else (self.degree > 0) & self.candidates
         depth = torch.arange(1, self._depth() + 1)
         series = [
             Series(name, color, depth.tolist(), _reach(lists.first[group], depth))
-            for name, color, group in (('new items', 'c0', new), ('other items', 'c1', warm))
+            for name, color, group in (('new items', 'c4', new), ('other items', 'c5', warm))
             if bool(group.any())
         ]
         out['chart'] = chart(
             'reach',
             'Who is seen at all',
-            f'Of the new items, {out["reached"] / allowed:.0%} are among the first {self.k} of at least one user.',
+            f'In lists of {self.k}, {percent(out["reached"] / allowed)} of the new items are shown to somebody.',
             series,
             'length of the lists',
             'share of items in any list',
-            percent=(False, True),
+            shares=(False, True),
         )
         return out
 
@@ -502,7 +504,7 @@ class _Page:
         return {
             'columns': columns,
             'rows': [
-                (name, [(f'{100 * v:.1f} %' if c not in better else f'{v:.4f}', best.get(c) == v)
+                (name, [(percent(v) if c not in better else f'{v:.4f}', best.get(c) == v)
                         for c, v in row.items()])
                 for name, row in rows.items()
             ],
@@ -530,23 +532,23 @@ class _Page:
             chart(
                 'coverage',
                 'How much of the catalogue is shown',
-                f'In lists of {self.k}, {self.name} shows {coverage[self.name][self.k - 1]:.0%} of the items to at '
-                'least one user.',
+                f'In lists of {self.k}, {self.name} shows {percent(coverage[self.name][self.k - 1])} of the items to '
+                'somebody.',
                 [Series(name, colors[name], depth.tolist(), y) for name, y in coverage.items()],
                 'length of the lists',
                 'share of items in any list',
-                percent=(False, True),
+                shares=(False, True),
             ),
             chart(
                 'popularity',
                 'How popular it is',
-                f'The most popular tenth of the items gets {head:.0%} of the places in the lists of {self.name}. The '
-                'nearer a line is to that of the interactions, the more lists are like what people choose.',
+                f'The most popular tenth of the items gets {percent(head)} of the places in the lists of {self.name}. '
+                'The nearer a line is to that of the interactions, the more lists are like what people choose.',
                 [Series(name, colors[name], x, share(lists.shown)) for name, lists in self.lists.items()]
                 + [Series('interactions', 'cx', x, share(self.degree))],
                 'share of items, the most popular first',
                 'share of places in lists',
-                percent=(True, True),
+                shares=(True, True),
             ),
         ]
         return [one for one in found if one is not None]
@@ -612,7 +614,7 @@ def _training(log: Any) -> dict[str, Any] | None:
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and 'epoch' in row for row in rows):
         raise TypeError(f"'log' needs to be what `fit` returns, or its `log` (got a {type(log).__name__})")
     metrics = [key for key in (rows[0] if rows else {}) if '@' in key][:3]
-    charts = []
+    charts: list[Chart] = []
     kept = [rows[int(i)] for i in thinned(range(len(rows)), POINTS)]
     for name in ['loss', *metrics]:
         points = [(row['epoch'], float(row[name])) for row in kept if isinstance(row.get(name), (int, float))]
