@@ -130,6 +130,18 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     return out, None if scoring is None else POWERS[scoring] if scoring in POWERS else float(scoring)
 
 
+def fit_arguments(model: Recommender, settings: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Returns the arguments of ``fit`` for the settings of a row.
+
+    What they leave out is what it was when the first rows were made, a batch of :obj:`2048` and the model's learning
+    rate. With ``rule=true``, it is today's default.
+    """
+    out = dict(settings)
+    if out.pop('rule', False) or not any(param.requires_grad for param in model.parameters()):
+        return out
+    return {'batch_size': 2048, 'lr': model.fit_defaults['lr']} | out
+
+
 def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroData, ...]:
     r"""Returns the training and the validation split of a job.
 
@@ -179,7 +191,8 @@ def train_and_test(job: Job, root: Path) -> tuple[rows.Row, Tensor, Tensor]:
         model = build(job, train)
         clock, cpu = time.perf_counter(), time.process_time()
         some = some_users(val, **job['settings'].get('val', {}))
-        result = fit(model, train, some, seed=job['seed'], progress=False, **job['settings'].get('fit', {}))
+        fitting = fit_arguments(model, job['settings'].get('fit', {}))
+        result = fit(model, train, some, seed=job['seed'], progress=False, **fitting)
         seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
     row = key(job)
     row |= {'best_epoch': result.best_epoch, 'epochs': len(result.log), 'seconds': round(seconds, 1)}

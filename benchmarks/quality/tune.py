@@ -165,7 +165,8 @@ def tune(
             'precision': 'bf16' if model.endswith('LIRDRec') else 'fp32',
             **settings.get('fit', {}),
         }
-        result = fit(jobs.build(job, train), train, val, seed=0, progress=False, **fitting)
+        built = jobs.build(job, train)
+        result = fit(built, train, val, seed=0, progress=False, **jobs.fit_arguments(built, fitting))
         return result.best_value
 
     done = len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]))

@@ -8,7 +8,7 @@ from lirdrec_pyg.training.minibatch import MiniBatches
 from lirdrec_pyg.training.neighbor_sampler import UniformNeighborSampler
 from lirdrec_pyg.training.probes import GradientBiasProbe, ModalityWeightMonitor
 from lirdrec_pyg.training.sampler import BPRSampler
-from lirdrec_pyg.training.trainer import Callback, FitResult, Trainer
+from lirdrec_pyg.training.trainer import Callback, FitResult, Trainer, default_batch_size, default_lr
 
 __all__ = [
     'BPRSampler',
@@ -27,6 +27,8 @@ __all__ = [
     'Trainer',
     'UniformNeighborSampler',
     'WholeGraph',
+    'default_batch_size',
+    'default_lr',
     'fit',
     'load_checkpoint',
     'load_model',

@@ -47,8 +47,10 @@ def fit(
         val (HeteroData, optional): The validation split. Without it, training runs for all epochs.
             (default: ``None``)
         epochs (int, optional): The number of epochs at most. (default: :obj:`1000`)
-        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
-        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
+        batch_size (int, optional): The number of triplets in a step. (default: a sixteenth of an epoch, and at least
+            :obj:`2048`; see :func:`~lirdrec_pyg.training.default_batch_size`)
+        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``, times the square root of
+            ``batch_size / 2048`` where that is above one; see :func:`~lirdrec_pyg.training.default_lr`)
         patience (int, optional): Stop when the metric was not better for more than that many epochs. (default: that of
             ``model.fit_defaults``)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from lirdrec_pyg.training.memory import keep_freed_memory
 from lirdrec_pyg.transforms import FlushDenormals, HalfPrecision
 from lirdrec_pyg.typing import INTERACTS, ITEM, Embeddings, check, modalities
 
+BATCH_SIZE = 2048  # at least, by default
+STEPS = 16  # of an epoch, by default
 Row = dict[str, float]
 Precision = Literal['fp32', 'bf16']
 PathLike = str | os.PathLike[str]
@@ -110,8 +113,8 @@ class Trainer:
             callback whose ``on_step`` calls ``update_parameters(trainer.model)``.
         train (HeteroData): The training split, with ``InteractionGraph()`` applied.
         val (HeteroData, optional): The validation split. (default: ``None``)
-        batch_size (int, optional): The number of triplets in a step. (default: :obj:`2048`)
-        lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``)
+        batch_size (int, optional): The number of triplets in a step. (default: :func:`default_batch_size`)
+        lr (float, optional): The learning rate. (default: :func:`default_lr`)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
         precision (str, optional): ``'bf16'`` trains on :class:`~lirdrec_pyg.transforms.HalfPrecision` data.
@@ -179,13 +182,14 @@ class Trainer:
         self._transform = Compose([HalfPrecision(None if self.device.type == 'cpu' else False)] * (precision == 'bf16'))
         if loader is None:
             graph = self._transform(FlushDenormals()(train))
-            self.loader: Loader = WholeGraph(graph, 2048 if batch_size is None else int(batch_size), self.seed)
+            batch_size = default_batch_size(train) if batch_size is None else int(batch_size)
+            self.loader: Loader = WholeGraph(graph, batch_size, self.seed)
         else:
             self.loader = loader
         self.loader.check(self.model)
         self.model.ids = raw_ids(train, self.model)
         if optimizer is None:
-            lr = float(self.model.fit_defaults['lr'] if lr is None else lr)
+            lr = default_lr(self.model, batch_size) if lr is None else float(lr)
             fused = self.device.type in ('cpu', 'cuda')
             self.optimizer: Optimizer = Adam(self.params, lr=lr, fused=fused)
         else:
@@ -434,6 +438,27 @@ class Trainer:
     def __repr__(self) -> str:
         settings = ', '.join(f'{name}={getattr(self, name)!r}' for name in ('monitor', 'seed', 'precision', 'epoch'))
         return f'{type(self).__name__}({type(self.model).__name__}, {settings})'
+
+
+def default_batch_size(train: HeteroData) -> int:
+    r"""Returns the batch size for a training split: some :obj:`16` steps an epoch, and at least :obj:`2048` triplets.
+
+    On the whole graph, a step costs about the same whatever the batch. With a fixed number of steps, an epoch takes
+    time in proportion to the graph; with a fixed batch, to the square of it.
+    """
+    return max(BATCH_SIZE, 1024 * math.ceil(train[INTERACTS].edge_index.size(1) / (1024 * STEPS)))
+
+
+def default_lr(model: Recommender, batch_size: int | None = None) -> float:
+    r"""Returns the learning rate for a model, that of ``model.fit_defaults`` for :obj:`2048` triplets. With more, it
+    grows with the square root of the batch, as Adam asks for (`"On the SDEs and Scaling Rules for Adaptive Gradient
+    Algorithms" <https://arxiv.org/abs/2205.10287>`_).
+
+    Args:
+        model (Recommender): The model.
+        batch_size (int, optional): The number of triplets in a step. (default: that of a loader, :obj:`2048`)
+    """
+    return float(model.fit_defaults['lr']) * max(1.0, (batch_size or BATCH_SIZE) / BATCH_SIZE) ** 0.5
 
 
 def parse_metric(monitor: str, val: HeteroData | None) -> tuple[str, int]:

@@ -5,15 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
 from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, Trainer, evaluate, fit, load_model
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import BM3, SampledSoftmax
 from lirdrec_pyg.nn.part import build as build_part
-from lirdrec_pyg.training import WholeGraph
+from lirdrec_pyg.training import WholeGraph, default_batch_size, default_lr
 from lirdrec_pyg.training.checkpoint import load_checkpoint
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
-from lirdrec_pyg.typing import ITEM
+from lirdrec_pyg.typing import INTERACTS, ITEM
 
 KWARGS = {'batch_size': 100, 'lr': 1e-2, 'monitor': 'recall@5', 'seed': 7, 'progress': False}
 
@@ -343,3 +344,21 @@ def test_two_runs_in_two_threads_do_not_disturb_each_other(splits, cls, kwargs):
         assert list(pool.map(run, (1, 2, 3, 4))) == alone
     assert alone[0] != alone[1]
     assert all(module.generator is None for module in first.modules() if hasattr(module, 'generator'))
+
+
+def test_default_batch_and_learning_rate_follow_the_interactions(splits):
+    train, val = splits[:2]
+    assert default_batch_size(train) == 2048
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    trainer = Trainer(model, train, val)
+    assert trainer.loader.sampler.batch_size == 2048 and trainer.optimizer.param_groups[0]['lr'] == 1e-4
+
+    many = HeteroData()
+    many[INTERACTS].edge_index = torch.zeros(2, 1_250_000, dtype=torch.long)
+    assert default_batch_size(many) == 78_848
+    assert -(-1_250_000 // 78_848) == 16
+    assert default_lr(model, 8192) == pytest.approx(2e-4)
+    assert default_lr(model, 100) == default_lr(model) == 1e-4
+    trainer = Trainer(model, train, val, batch_size=8 * 2048)
+    assert trainer.optimizer.param_groups[0]['lr'] == pytest.approx(8**0.5 * 1e-4)
+    assert Trainer(model, train, val, batch_size=8192, lr=1e-2).optimizer.param_groups[0]['lr'] == 1e-2
