@@ -11,6 +11,8 @@ Everything a model sees is one :class:`~torch_geometric.data.HeteroData`:
   ``split [E]`` (0 = train, 1 = validation, 2 = test). After a split, ``edge_index`` holds the *training* interactions
   in all three splits and ``edge_label_index [2, P]`` the positives of the split itself.
 * ``data['item', 'similar_to', 'item'].edge_index`` and ``edge_weight``: source = neighbour, target = item.
+* ``data['item', 'similar_by_<modality>', 'item']``: the same for one modality alone, written by
+  :class:`~lirdrec_pyg.transforms.ModalityGraphs`.
 * ``adj_t`` and ``edge_weight`` of ``interacts``, ``rev_interacts`` and ``similar_to``, written by
   :class:`~lirdrec_pyg.transforms.InteractionGraph`.
 * ``data['user'].recent_items`` ``[U, n]`` and ``data['user', 'interacts', 'item'].recent_items`` ``[E, n]``, the latest
@@ -114,6 +116,17 @@ def modalities(data: HeteroData) -> list[str]:
     return [key[2:] for key in data[ITEM].keys() if key.startswith('x_')]  # noqa: SIM118
 
 
+def similar_by(modality: str) -> tuple[str, str, str]:
+    r"""Returns the relation of items that are alike in one modality."""
+    return ITEM, f'similar_by_{modality}', ITEM
+
+
+def item_graphs(data: HeteroData) -> list[tuple[str, str, str]]:
+    r"""Returns the relations between items that the data has."""
+    known = [SIMILAR_TO, *(similar_by(name) for name in modalities(data))]
+    return [relation for relation in known if relation in data.edge_types]
+
+
 def modality_features(data: HeteroData, modality: str) -> tuple[Tensor, Tensor | None]:
     r"""Returns the features ``[I, C]`` of a modality and, where some items lack it, their ``[I]`` bool mask."""
     store = data[ITEM]
@@ -184,7 +197,7 @@ def check(
     for node_type in (USER, ITEM) if interactions else (ITEM,):
         sizes[node_type], nodes = _check_nodes(data, node_type, argument)
         cast += [(node_type, key, value) for key, value in nodes.items()]
-    for relation in (INTERACTS, REV_INTERACTS, SIMILAR_TO) if interactions else ():
+    for relation in (INTERACTS, REV_INTERACTS, *item_graphs(data)) if interactions else ():
         if relation in found:
             size = sizes[relation[0]], sizes[relation[2]]
             edges = _check_edges(data[relation], relation, size, argument, unique and relation == INTERACTS)
@@ -407,7 +420,7 @@ def _check_edges(
     place = '' if relation == INTERACTS else f' of {relation}'
     kinds = relation[0], relation[2]
     out = {'edge_index': _pairs(store['edge_index'], size, _name('edge_index', argument) + place, kinds, unique)}
-    if relation == SIMILAR_TO and 'edge_weight' in store:
+    if kinds == (ITEM, ITEM) and 'edge_weight' in store:
         out['edge_weight'] = _one_each(store['edge_weight'], out['edge_index'], _name('edge_weight', argument) + place)
     return out
 

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 from torch_geometric.transforms import Compose
 
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, RecentItems
+from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph, ModalityGraphs, RecentItems
 
 torch.set_num_threads(1)  # the tensors are tiny
 
@@ -17,7 +17,7 @@ torch.set_num_threads(1)  # the tensors are tiny
 @pytest.fixture
 def data() -> HeteroData:
     r"""A checkerboard with content, before any split."""
-    return Compose([DCT(), ItemKNNGraph(k=4)])(FakeMultimodal(seed=1)[0])
+    return Compose([DCT(), ItemKNNGraph(k=4), ModalityGraphs(k=4)])(FakeMultimodal(seed=1)[0])
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):
     assert json.loads(table[0]['settings'])['fit'] == {'epochs': 2}
     for name in ('test_recall@5', 'test_ndcg@50', 'test_mrr@20', 'test_coverage@10', 'val_recall@20'):
         assert 0 < float(table[0][name]) <= 1
+    assert float(table[0]['test_popularity@20']) > 1
     assert 0 <= float(table[0]['seconds']) < 60
     assert 0 <= float(table[0]['cpu_seconds']) < 60
     assert float(table[0]['peak_rss_mib']) > 100

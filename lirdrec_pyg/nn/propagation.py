@@ -170,12 +170,15 @@ def edges(data: HeteroData) -> Graph:
     """
     if REV_INTERACTS not in data.edge_types:
         raise ValueError(f"'data' needs the relation {REV_INTERACTS}: apply `InteractionGraph()` to the training split")
-    similar = similar_t = None
-    if SIMILAR_TO in data.edge_types:
-        similar = _edges(data, SIMILAR_TO)
-        if 'adj' in data[SIMILAR_TO]:
-            similar_t = data[SIMILAR_TO].adj, data[SIMILAR_TO].get('adj_weight')
-    return Graph(_edges(data, INTERACTS), _edges(data, REV_INTERACTS), similar, similar_t)
+    return Graph(_edges(data, INTERACTS), _edges(data, REV_INTERACTS), *item_edges(data, SIMILAR_TO))
+
+
+def item_edges(data: HeteroData, relation: tuple[str, str, str]) -> tuple[Edges | None, Edges | None]:
+    r"""Returns the edges of a relation between items, and their transpose, as far as the data has them."""
+    if relation not in data.edge_types:
+        return None, None
+    store = data[relation]
+    return _edges(data, relation), (store.adj, store.get('adj_weight')) if 'adj' in store else None
 
 
 def _edges_to(pair: Edges, device: torch.device) -> Edges:

@@ -9,7 +9,7 @@ from torch_geometric.transforms import BaseTransform
 from torch_geometric.utils import degree
 
 from lirdrec_pyg._segments import EPS, csr_matrix, pointers
-from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, SIMILAR_TO, USER, check
+from lirdrec_pyg.typing import INTERACTS, ITEM, REV_INTERACTS, USER, check, item_graphs
 
 Layout = Literal['csr', 'SparseTensor', 'EdgeIndex', 'edge_index']
 
@@ -25,7 +25,8 @@ class InteractionGraph(BaseTransform):
 
     ``adj_t`` is rectangular and holds a row per target: :math:`(|\mathcal{I}|, |\mathcal{U}|)` for ``interacts``,
     :math:`(|\mathcal{U}|, |\mathcal{I}|)` for ``rev_interacts`` and :math:`(|\mathcal{I}|, |\mathcal{I}|)` for
-    ``similar_to``, if there. The directed ``similar_to`` also gets its transpose ``adj``, for the backward pass.
+    ``similar_to`` and ``similar_by_<modality>``, if there. These are directed, and get their transpose ``adj``, too,
+    for the backward pass.
 
     Args:
         layout (str, optional): How ``adj_t`` is stored, which chooses the kernel: ``'csr'`` (:class:`torch.Tensor`),
@@ -57,8 +58,8 @@ class InteractionGraph(BaseTransform):
         data[REV_INTERACTS].edge_weight = weight
         self._write(data[INTERACTS], (num_users, num_items))
         self._write(data[REV_INTERACTS], (num_items, num_users))
-        if SIMILAR_TO in data.edge_types:
-            store = data[SIMILAR_TO]
+        for relation in item_graphs(data):
+            store = data[relation]
             self._write(store, (num_items, num_items))
             if self.layout != 'edge_index':
                 flipped = store.edge_index.flip(0)

@@ -1,6 +1,8 @@
+from lirdrec_pyg.nn.models.alpharec import AlphaRec, InfoNCE
 from lirdrec_pyg.nn.models.bm3 import BM3
 from lirdrec_pyg.nn.models.bpr_mf import BPRMF
 from lirdrec_pyg.nn.models.content_knn import ContentKNN
+from lirdrec_pyg.nn.models.ease import EASE
 from lirdrec_pyg.nn.models.freedom import FREEDOM
 from lirdrec_pyg.nn.models.lightgcn import LightGCN
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
@@ -13,10 +15,13 @@ from lirdrec_pyg.nn.models.vbpr import VBPR
 __all__ = [
     'BM3',
     'BPRMF',
+    'EASE',
     'FREEDOM',
     'MGCN',
     'VBPR',
+    'AlphaRec',
     'ContentKNN',
+    'InfoNCE',
     'LIRDRec',
     'LightGCN',
     'Popularity',

@@ -8,8 +8,8 @@ from torch_geometric.data import HeteroData
 from lirdrec_pyg.nn.kernels import normalize, softmax_loss
 from lirdrec_pyg.nn.models.id_based import IDRecommender
 from lirdrec_pyg.nn.objectives import BPR, Objective, squared_norm
-from lirdrec_pyg.nn.propagation import Propagation, edges
-from lirdrec_pyg.typing import Embeddings, modality_features
+from lirdrec_pyg.nn.propagation import Propagation, edges, item_edges
+from lirdrec_pyg.typing import Embeddings, modality_features, similar_by
 
 
 class MGCN(IDRecommender):
@@ -17,11 +17,11 @@ class MGCN(IDRecommender):
     Multimedia Recommendation" <https://arxiv.org/abs/2308.03588>`_ paper.
 
     Behaviour :math:`\mathbf{z}` is LightGCN's mean of layers on the interactions. The *purifier* lets a modality
-    choose among an item's ID features, the *item view* carries these along the item graph and on to the users
+    choose among an item's ID features, the *item view* carries these along its item graph and on to the users
     (:math:`\hat{\mathbf{R}}` is the normalised interaction matrix):
 
     .. math::
-        \mathbf{h}_{i,m} = (\mathbf{S}^n [\mathbf{e} \odot \sigma(\mathbf{W}_m (\mathbf{V}_m \mathbf{x}_m +
+        \mathbf{h}_{i,m} = (\mathbf{S}_m^n [\mathbf{e} \odot \sigma(\mathbf{W}_m (\mathbf{V}_m \mathbf{x}_m +
         \mathbf{a}_m) + \mathbf{b}_m)])_i, \quad \mathbf{h}_{u,m} = (\hat{\mathbf{R}} \mathbf{h}_m)_u
 
     For users and items alike, the *fuser* splits these into what the modalities share, by attention, and what is
@@ -36,12 +36,12 @@ class MGCN(IDRecommender):
     The embedding is :math:`\mathbf{z} + \mathbf{s}`. The model is trained by BPR, or another objective, plus
     :math:`\frac{\lambda}{2B}` times the squared norm of the batch's embeddings, plus :math:`\alpha` times InfoNCE of
     temperature :math:`\tau` from :math:`\mathbf{s}` to :math:`\mathbf{z}`, among the batch's users and among its
-    positive items.
+    positive items, each of which is a candidate once.
 
-    The paper has an item graph for each modality, weighted by similarity; here :math:`\mathbf{S}` is the data's one
-    ``similar_to`` for all modalities, which :class:`~lirdrec_pyg.transforms.ItemKNNGraph` mixes from them. The released
-    implementation also trains the features :math:`\mathbf{x}_m`. Its factor of :math:`\mathbf{s}`, a third for two
-    modalities, and its contrast within the batch are followed.
+    :math:`\mathbf{S}_m` is the data's ``similar_by_<modality>``, which :class:`~lirdrec_pyg.transforms.ModalityGraphs`
+    makes, weighted by similarity and normalised. The released implementation also trains the features
+    :math:`\mathbf{x}_m`, and has a user (or item) of several interactions of a batch among the negatives of itself.
+    Its factor of :math:`\mathbf{s}`, a third for two modalities, and its contrast within the batch are followed.
 
     Args:
         num_users (int): The number of users.
@@ -49,7 +49,8 @@ class MGCN(IDRecommender):
         in_channels (mapping of str to int): The width of each modality.
         hidden_channels (int, optional): The width :math:`d` of the embeddings. (default: :obj:`64`)
         num_layers (int, optional): The number of layers on the interactions. (default: :obj:`2`)
-        num_item_layers (int, optional): The number of layers :math:`n` on the item graph. (default: :obj:`1`)
+        num_item_layers (int, optional): The number of layers :math:`n` on the item graphs; zero leaves them out.
+            (default: :obj:`1`)
         contrast_weight (float, optional): :math:`\alpha`. (default: :obj:`1e-3`)
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
         reg_weight (float, optional): :math:`\lambda`. (default: :obj:`1e-4`)
@@ -60,7 +61,7 @@ class MGCN(IDRecommender):
         - **item:** :math:`(|\mathcal{I}|, d)`
 
     Raises:
-        ValueError: If the data lack the item graph.
+        ValueError: If the data lack an item graph.
     """
 
     def __init__(
@@ -107,13 +108,27 @@ class MGCN(IDRecommender):
         gates = [
             gate(modality_features(data, name)[0].to(self.item.dtype)).sigmoid() for name, gate in self.gates.items()
         ]
-        h_item = torch.cat([vectors.item * gate for gate in gates], dim=-1)  # [I, M * d]
-        if self.propagation.num_item_layers > 0:
-            h_item = self.propagation.smooth(h_item, graph.similar, graph.similar_t)
+        h_item = self.neighbors([vectors.item * gate for gate in gates], data)
         # One layer from users that start at zero: they get the normalised sum over their items, the items nothing.
         h_user = h_item.new_zeros(vectors.user.size(0), h_item.size(1))
         h_user, h_item = self.lift(h_user, h_item, graph.to_item, graph.to_user)
         return behaviour, Embeddings(self._fuse(h_user, behaviour.user), self._fuse(h_item, behaviour.item))
+
+    def neighbors(self, h: list[Tensor], data: HeteroData) -> Tensor:
+        r"""Returns what flows along the item graphs, :math:`(|\mathcal{I}|, |M| d)`, given the items of each
+        modality."""
+        if self.propagation.num_item_layers == 0:
+            return torch.cat(h, dim=-1)
+        out = []
+        for name, x in zip(self.in_channels, h, strict=True):
+            similar, similar_t = item_edges(data, similar_by(name))
+            if similar is None:
+                raise ValueError(
+                    f"'data' needs the relation {similar_by(name)}: apply `ModalityGraphs()` to it, or build the model "
+                    f'with `num_item_layers=0` (got {self.propagation.num_item_layers})'
+                )
+            out.append(self.propagation.smooth(x, similar, similar_t))
+        return torch.cat(out, dim=-1)
 
     def _fuse(self, h: Tensor, z: Tensor) -> Tensor:
         h = h.unflatten(1, (len(self.in_channels), -1))  # [N, M, d]
@@ -127,15 +142,17 @@ class MGCN(IDRecommender):
         z = Embeddings(behaviour.user + side.user, behaviour.item + side.item)
         batch = self.batch(data, z, user, pos, neg)
         loss = self.objective(batch) + self.reg_weight * squared_norm(*batch.triplets())
-        contrast = self._contrast(side.user, behaviour.user, user) + self._contrast(side.item, behaviour.item, pos)
+        contrast = self.contrast(side.user, behaviour.user, user) + self.contrast(side.item, behaviour.item, pos)
         return loss + self.contrast_weight * contrast  # type: ignore[no-any-return]
 
-    def _contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
-        r"""Contrasts the rows of a batch, without all scores in memory; on CPU each row once, however often the batch
-        has it: elsewhere, to count them would wait for the device."""
+    def contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
+        r"""Contrasts the rows of a batch, the mean over all that it has, without all scores in memory. On CPU each row
+        is taken once; elsewhere, to find them would wait for the device, and each weighs its share."""
         if index.device.type == 'cpu':
-            rows, index, count = index.unique(return_inverse=True, return_counts=True)
+            rows, index = index.unique(return_inverse=True)
             a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))
-            return softmax_loss(a, b, index, self.temperature, index=index, candidates=count)
+            return softmax_loss(a, b, index, self.temperature, index=index)
+        share = 1 / a.new_zeros(a.size(0)).index_add_(0, index, torch.ones_like(index, dtype=a.dtype))[index]
         a, b = normalize(a.index_select(0, index)), normalize(b.index_select(0, index))
-        return softmax_loss(a, b, torch.arange(index.size(0), device=index.device), self.temperature)
+        target = torch.arange(index.size(0), device=index.device)
+        return softmax_loss(a, b, target, self.temperature, candidates=share)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn.models.mgcn import MGCN
-from lirdrec_pyg.transforms import FixedSplit, InteractionGraph, ItemKNNGraph
-from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
+from lirdrec_pyg.transforms import FixedSplit, InteractionGraph, ModalityGraphs
+from lirdrec_pyg.typing import INTERACTS, similar_by
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def triplets():
     return [torch.randint(n, (50,)) for n in (64, 48, 48)]
 
 
-def oracle(model, data, triplets):
+def oracle(model, data, triplets, k=4):
     r"""The forward pass and loss on dense matrices, written from the paper's equations."""
     p = dict(model.named_parameters())
     d, names = model.user.size(1), list(model.in_channels)
@@ -28,9 +28,16 @@ def oracle(model, data, triplets):
     rel[tuple(data[INTERACTS].edge_index)] = 1
     rel = rel / ((rel.sum(1) + 1e-7)[:, None] * (rel.sum(0) + 1e-7)[None]).sqrt()
     adj = torch.cat([torch.cat([torch.zeros(64, 64), rel], 1), torch.cat([rel.t(), torch.zeros(48, 48)], 1)])
-    similar = torch.zeros(48, 48)
-    source, target = data[SIMILAR_TO].edge_index
-    similar[target, source] = data[SIMILAR_TO].edge_weight
+
+    def similar(name):
+        x = data['item'][f'x_{name}']
+        cosine = x @ x.t() / (x.norm(dim=1)[:, None] * x.norm(dim=1))
+        graph = torch.zeros(48, 48)
+        for i in range(48):
+            for j in cosine[i].topk(k).indices:
+                graph[i, j] = cosine[i, j].clamp(min=0)
+        degree = graph.sum(1)
+        return graph / (degree[:, None] * degree).sqrt()
 
     def linear(x, name):
         return x @ p[f'{name}.weight'].t() + p[f'{name}.bias']
@@ -43,7 +50,7 @@ def oracle(model, data, triplets):
     hs, logits = [], []
     for name in names:
         h = p['item'] * torch.sigmoid(linear(linear(data['item'][f'x_{name}'], f'gates.{name}.0'), f'gates.{name}.1'))
-        h = torch.linalg.matrix_power(similar, model.propagation.num_item_layers) @ h
+        h = torch.linalg.matrix_power(similar(name), model.propagation.num_item_layers) @ h
         hs.append(torch.cat([rel @ h, h]))
         logits.append(torch.tanh(linear(hs[-1], 'query.0')) @ p['query.2.weight'][0])
     total = sum(logit.exp() for logit in logits)
@@ -60,11 +67,12 @@ def oracle(model, data, triplets):
     penalty = sum(x.square().sum() for x in (user[u], item[i], item[j])) / (2 * len(u))
 
     def contrast(ids):
-        a, b = (x[ids] / x[ids].norm(dim=1, keepdim=True) for x in (side, z))
         terms = []
-        for n in range(len(ids)):
-            similarity = torch.exp((a[n] * b).sum(1) / model.temperature)
-            terms.append(-torch.log(similarity[n] / similarity.sum()))
+        for n in ids:
+            similarity = {
+                m: (side[n] @ z[m] / (side[n].norm() * z[m].norm()) / model.temperature).exp() for m in {*ids.tolist()}
+            }
+            terms.append(-torch.log(similarity[int(n)] / sum(similarity.values())))
         return torch.stack(terms).mean()
 
     loss = loss + model.reg_weight * penalty + model.contrast_weight * (contrast(u) + contrast(64 + i))
@@ -94,10 +102,10 @@ def test_forward_loss_and_gradients_equal_the_dense_oracle(train, triplets, num_
 
 @pytest.mark.parametrize('channels', [{'text': 4}, {'audio': 3, 'image': 5, 'text': 4}])
 def test_any_number_of_modalities(channels, triplets):
-    data = ItemKNNGraph(3)(FakeMultimodal(widths=channels)[0])
+    data = ModalityGraphs(3)(FakeMultimodal(widths=channels)[0])
     train = InteractionGraph()(FixedSplit()(data)[0])
     model = MGCN.from_data(train, hidden_channels=8)
-    user, item, loss = oracle(model, train, triplets)
+    user, item, loss = oracle(model, train, triplets, k=3)
     out = model.encode(train)
     assert torch.allclose(out.user, user, atol=1e-5)
     assert torch.allclose(out.item, item, atol=1e-5)
@@ -110,7 +118,8 @@ def test_sub_graph(train, triplets):
     users, items = torch.randperm(64), torch.randperm(48)
     user, item = train[INTERACTS].edge_index
     part[INTERACTS].edge_index = torch.stack([users.argsort()[user], items.argsort()[item]])
-    part[SIMILAR_TO].edge_index = items.argsort()[train[SIMILAR_TO].edge_index]
+    for name in ('image', 'text'):
+        part[similar_by(name)].edge_index = items.argsort()[train[similar_by(name)].edge_index]
     part['user'].n_id, part['item'].n_id = users, items
     for key in ('x_image', 'x_text'):
         part['item'][key] = train['item'][key][items]
@@ -124,9 +133,16 @@ def test_sub_graph(train, triplets):
 
 def test_refuses_data_without_an_item_graph():
     train = InteractionGraph()(FixedSplit()(FakeMultimodal()[0])[0])
-    with pytest.raises(ValueError, match=r'apply `ItemKNNGraph\(\)` to it'):
+    with pytest.raises(ValueError, match=r"'similar_by_image', 'item'\): apply `ModalityGraphs\(\)` to it"):
         MGCN.from_data(train, hidden_channels=8).encode(train)
     assert MGCN.from_data(train, hidden_channels=8, num_item_layers=0).encode(train).item.shape == (48, 8)
+
+
+def test_a_user_of_many_interactions_is_no_negative_of_itself(train):
+    model = MGCN.from_data(train, hidden_channels=8)
+    a, b = torch.randn(5, 8), torch.randn(5, 8)
+    once, often = torch.tensor([0, 2, 3]), torch.tensor([3, 0, 2]).repeat(4)
+    assert model.contrast(a, b, often).item() == pytest.approx(model.contrast(a, b, once).item(), rel=1e-6)
 
 
 def test_repr(train):

@@ -9,9 +9,11 @@ from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import (
     BM3,
     BPRMF,
+    EASE,
     FREEDOM,
     MGCN,
     VBPR,
+    AlphaRec,
     AttentionFusion,
     ContentKNN,
     LightGCN,
@@ -51,10 +53,13 @@ CASES = {
     'FREEDOM': (FREEDOM, {'hidden_channels': 8}),
     'BM3': (BM3, {'hidden_channels': 8, 'num_layers': 1}),
     'MGCN': (MGCN, {'hidden_channels': 8}),
+    'AlphaRec': (AlphaRec, {'hidden_channels': 8, 'mlp_channels': 16}),
+    'AlphaRec-softmax': (AlphaRec, {'hidden_channels': 8, 'mlp_channels': 16, 'objective': SampledSoftmax()}),
+    'EASE': (EASE, {}),
     'Popularity': (Popularity, {}),
     'ContentKNN': (ContentKNN, {}),
 }
-TRAINED = [name for name in CASES if name not in ('Popularity', 'ContentKNN')]
+TRAINED = [name for name in CASES if name not in ('Popularity', 'ContentKNN', 'EASE')]
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index', pytest.param('SparseTensor', marks=pytest.mark.torch_sparse)]
 
 
@@ -137,8 +142,9 @@ def test_finds_held_out_items_on_the_checkerboard(name, splits):
 def test_nan_is_refused(name, splits):
     train = splits[0]
     model = build(name, train)
-    model.user.data[3] = float('nan')
-    with pytest.raises(FloatingPointError, match='epoch 1, step 1: first at fault is parameter user'):
+    key, first = next(iter(model.named_parameters()))
+    first.data[3] = float('nan')
+    with pytest.raises(FloatingPointError, match=f'epoch 1, step 1: first at fault is parameter {key}'):
         fit(model, train, epochs=1, progress=False)
     train['item'].x_text = train['item'].x_text.clone()
     train['item'].x_text[3, 0] = float('nan')
