@@ -16,27 +16,18 @@ from lirdrec_pyg.datasets._common import (
     read_mask,
     read_matrix,
 )
+from lirdrec_pyg.datasets._mirrors import MIRRORS, PUBLISHED, PUBLISHED_FILES, SPLITS, fetch
 from lirdrec_pyg.datasets._tables import MAX_FLOAT, read_table
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, check_modality_name
-
-# The published sets: users, items, interactions, and of each file, where known, the bytes and the start of its sha256.
-PUBLISHED = {
-    'baby': (19_445, 7_050, 160_792),
-    'sports': (35_598, 18_357, 296_337),
-    'clothing': (39_387, 23_033, 278_677),
-    'elec': (192_403, 63_001, 1_689_188),
-    'microlens': (98_129, 17_228, 705_174),
-}
-PUBLISHED_FILES = {
-    'baby/baby.inter': (4_362_239, 'e0abb033'),
-    'baby/image_feat.npy': (231_014_528, '36c3be59'),
-    'baby/text_feat.npy': (10_828_928, '6667f2ad'),
-}
 
 
 class MMRecDataset(CachedDataset):
     r"""A dataset in the folder format of the MMRec framework, such as the published sets ``baby``, ``sports``,
     ``clothing``, ``elec`` and ``microlens``, or your own.
+
+    With ``download=True``, what lacks of ``baby``, ``sports`` and ``clothing`` comes from a public mirror. It is
+    checked by its sha256, where that is known (``baby``), and else by the numbers of users, items and interactions of
+    each part and the shape of the features.
 
     The folder ``<root>/<name>`` (or ``root`` itself) holds:
 
@@ -64,8 +55,11 @@ class MMRecDataset(CachedDataset):
         cache_dir (str, optional): Where to store the processed data, if the folder is read-only.
             (default: ``processed`` in the dataset's folder)
         encoding (str, optional): The encoding of the tables. (default: that of the byte order mark, or else UTF-8)
+        download (bool, optional): Whether to get what lacks of ``baby``, ``sports`` or ``clothing``, interactions and
+            image and text features (0.2 to 0.8 GB), from a public mirror. (default: :obj:`False`)
 
     Raises:
+        ConnectionError: If a file can't be downloaded; says where to put it by hand. The next attempt goes on.
         FileNotFoundError: If a file is missing; names it and the expected layout.
         ValueError: If a file does not have the form above; names the file, the line or row, and the value.
     """
@@ -82,19 +76,24 @@ class MMRecDataset(CachedDataset):
         modalities: Sequence[str] | None = None,
         cache_dir: str | None = None,
         encoding: str | None = None,
+        download: bool = False,
     ) -> None:
         self.name, self.encoding = name, encoding
         base = Path(root).expanduser()
         self.folder = next((path for path in (base / name, base) if (path / f'{name}.inter').is_file()), base / name)
+        if isinstance(modalities, str) or (modalities is not None and len(modalities) == 0):
+            raise ValueError(f"'modalities' needs to be one or more names in a sequence (got {modalities!r})")
+        if download:
+            fetch(name, self.folder, modalities)
         self.inter = self.folder / f'{name}.inter'
         layout = f"'{self.folder}' needs to hold '{name}.inter' and a '<modality>_feat.npy' for each modality"
+        if name in MIRRORS:
+            layout += ' (or pass `download=True`)'
         if not self.inter.is_file():
             raise FileNotFoundError(f"no '{self.inter}': {layout}")
         found = sorted(path.name.removesuffix('_feat.npy') for path in self.folder.glob('?*_feat.npy'))
         if not found:
             raise FileNotFoundError(f"no '{self.folder}/<modality>_feat.npy': {layout}")
-        if isinstance(modalities, str) or (modalities is not None and len(modalities) == 0):
-            raise ValueError(f"'modalities' needs to be one or more names in a sequence (got {modalities!r})")
         for modality in modalities or []:
             if modality not in found:
                 raise FileNotFoundError(f"no '{self.folder / modality}_feat.npy': the modalities found are {found}")
@@ -152,6 +151,12 @@ class MMRecDataset(CachedDataset):
                 f'{got} (users, items, interactions) instead of {expected}', stacklevel=2,
             )  # fmt: skip
         for path in self.files:
+            if path == self.inter and not {'time', 'rating'} & set(data[INTERACTS].keys()):
+                counts = np.bincount(
+                    data[INTERACTS].get('split', torch.empty(0, dtype=torch.long)), minlength=3
+                ).tolist()
+                if counts == SPLITS.get(self.name):
+                    continue  # users, items and parts alone, as mirrors have them
             size, prefix = PUBLISHED_FILES.get(f'{self.name}/{path.name}', (0, ''))
             if prefix and (path.stat().st_size != size or not file_digest(path).startswith(prefix)):
                 warnings.warn(
