@@ -11,7 +11,10 @@ neighbours of each item are given to another one, the wrong graph that the paper
     python examples/cold_start.py --quick
     python examples/cold_start.py --root data --dataset scientific --rows cold.csv --plot cold.png
     python examples/cold_start.py --root data --dataset movielens --model LIRDRec ContentKNN --seed 0 1 --rows cold.csv
+    python examples/cold_start.py --root folders --dataset hm_week --rows cold.csv
     python examples/cold_start.py --rows cold.csv --plot-only --plot cold.png
+
+A dataset that is none of scientific, movielens and fake is a folder of the MMRec format in the root.
 """
 
 import argparse
@@ -68,9 +71,9 @@ KEYS = ['dataset', 'model', 'item_graph', 'id_rows', 'seed', 'settings']
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--root', type=Path, default=Path('data'), help='holds amazon_scientific_2018/ and ml-100k/')
+    parser.add_argument('--root', type=Path, default=Path('data'), help='holds the folders of the datasets')
     parser.add_argument('--cache-dir', help='where to keep the processed data (default: inside the dataset folder)')
-    parser.add_argument('--dataset', nargs='+', default=['scientific'], choices=['scientific', 'movielens', 'fake'])
+    parser.add_argument('--dataset', nargs='+', default=['scientific'], help='(default: scientific)')
     parser.add_argument('--model', nargs='+', default=list(MODELS), choices=list(MODELS), help='(default: all)')
     parser.add_argument('--seed', type=int, nargs='+', default=[0, 1, 2, 3, 4], help='of split and weights (0 to 4)')
     parser.add_argument('--ratio', type=float, default=0.2, help='the share of items left out (default: %(default)s)')
@@ -116,8 +119,10 @@ def load(dataset: str, root: Path, cache_dir: str | None) -> HeteroData:
         data = MMRecDataset(str(root / 'amazon_scientific_2018'), 'scientific', cache_dir=cache_dir)[0]
     elif dataset == 'movielens':
         data = MovieLens100K(str(root / 'ml-100k'))[0]
-    else:
+    elif dataset == 'fake':
         data = FakeMultimodal(num_users=200, num_items=240, seed=0)[0]
+    else:
+        data = MMRecDataset(str(root), dataset, cache_dir=cache_dir)[0]
     return DCT()(data)
 
 
