@@ -1,6 +1,7 @@
-r"""Runs the snippets of the README and of the pages of ``docs``."""
+r"""Runs the snippets of the README and of the pages of ``docs``, and checks the commands they name."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -119,3 +120,90 @@ def test_mini_batches_of_the_page_on_scale(tmp_path, splits):
     (code,) = snippets('docs/scale.md')
     run(code, 'docs/scale.md', known)
     assert known['embeddings'].user.size(0) == train['user'].num_nodes
+
+
+class FakeEncoder:
+    r"""In place of a model to download: what an item is, in eight numbers."""
+
+    def __init__(self, name: str = '') -> None:
+        self.name = name
+
+    def __call__(self, items: list[Any]) -> torch.Tensor:
+        rows = []
+        for item in items:
+            words = item.lower().split() if isinstance(item, str) else [str(item.getpixel((0, 0)))]
+            row = torch.full((8,), 0.1)
+            for word in words:
+                row[sum(word.encode()) % 8] += 1
+            rows.append(row)
+        return torch.stack(rows)
+
+
+GUIDES = ['quickstart', 'guides/own_shop', 'guides/features', 'guides/serving', 'guides/processes']
+
+
+@pytest.mark.parametrize('page', GUIDES)
+def test_every_snippet_of(page, monkeypatch, capsys):
+    if 'features' in page:
+        pytest.importorskip('PIL')
+    monkeypatch.setattr('lirdrec_pyg.features.SentenceTransformerEncoder', FakeEncoder)
+    monkeypatch.setattr('lirdrec_pyg.features.TransformersImageEncoder', FakeEncoder)
+    known: dict[str, Any] = {'__name__': 'page'}
+    for number, code in enumerate(snippets(f'docs/{page}.md')):
+        run(code, f'{page}, snippet {number}', known)
+    out = capsys.readouterr().out
+    shown = {
+        'quickstart': r'FitResult\(\d+ epochs, best_epoch=\d+, best_value=0\.\d{4}\)(.|\n)*user-1',
+        'guides/own_shop': r'Just In: Rye Bread',
+        'guides/features': r'\[ True,  True, False, False\](.|\n)*torch\.Size\(\[48, 8\]\)',
+        'guides/serving': r'item-new(.|\n)*user-new(.|\n)*Retriever\(',
+        'guides/processes': '',
+    }
+    assert re.search(shown[page], out), out
+
+
+def test_the_chain_of_the_page_on_amazon(tmp_path, run_script, monkeypatch):
+    pytest.importorskip('sentence_transformers')
+    page = (ROOT / 'docs/guides/amazon.md').read_text()
+    commands = [line for line in commands_of('docs/guides/amazon.md') if 'data/fake' in line]
+    assert len(commands) == 3
+    out = [run_script(*shlex.split(line.replace('data/fake', f'{tmp_path}/data/fake'))[1:]) for line in commands]
+    assert 'python examples/extract_features.py --items' in out[0]
+    assert 'text: (' in out[1]
+    assert 'ndcg@20' in out[2]
+    monkeypatch.chdir(tmp_path)
+    assert '# not run' not in page
+    for code in snippets('docs/guides/amazon.md'):
+        run(code, 'amazon.md', {})
+
+
+def commands_of(page: str) -> list[str]:
+    blocks = re.findall(r'^```(?:bash|sh)?\n(.*?)^```', (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
+    return [line.partition('  #')[0].strip() for line in lines if line.startswith(('python ', 'torchrun ', 'make '))]
+
+
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')])
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if '_build' not in page])
+def test_commands_exist(page):
+    targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE))
+    for line in commands_of(page):
+        words = shlex.split(line)
+        if words[0] == 'make':
+            assert {word for word in words[1:] if '=' not in word} <= targets, line
+            continue
+        script = next((word for word in words if word.endswith('.py')), None)
+        if script is None:
+            script = words[words.index('-m') + 1].replace('.', '/') + '.py'
+        path = ROOT / script
+        assert path.is_file(), line
+        code = path.read_text()
+        for helper in re.findall(r'^from (benchmarks[\w.]*) import', code, flags=re.MULTILINE):
+            parts = ROOT / (helper.replace('.', '/') + '.py')
+            code += parts.read_text() if parts.is_file() else ''
+        own = words[words.index(script) + 1 :] if script in words else words
+        for option in own:
+            if option.startswith('--') and option != '--nproc-per-node':
+                assert f"'{option.partition('=')[0]}'" in code, (line, option)
