@@ -1,9 +1,11 @@
-r"""Your own shop in one file: two CSV tables in, recommendations out, new products included.
+r"""Your own shop in one file: two tables in, recommendations out, new products included.
 
     python examples/own_catalogue.py
-    python examples/own_catalogue.py --orders orders.csv --products products.csv --text-encoder all-MiniLM-L6-v2
+    python examples/own_catalogue.py --orders orders.csv --products products.csv --time date
+    python examples/own_catalogue.py --orders sales.parquet --products articles.csv --user client --item article
 
-Without tables it writes those of a small bookshop to --folder first. Without --text-encoder, texts are encoded by a
+Without tables it writes those of a small bookshop to --folder first. Without --time, a tenth of each user's orders is
+drawn for validation and for test each; with it, these are the last ones. Without --text-encoder, texts are encoded by a
 hashed bag of words, so that it runs anywhere; any callable that takes texts and returns a matrix will do.
 """
 
@@ -15,13 +17,13 @@ import torch
 from torch import Tensor
 from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LIRDRec, evaluate, fit, recommend
+from lirdrec_pyg import LIRDRec, Popularity, evaluate, fit, recommend
 from lirdrec_pyg.datasets import InteractionTable
 from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
 from lirdrec_pyg.nn import SampledSoftmax
-from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, LeaveLastOut
+from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, LeaveLastOut, RandomSplit
 
-PRODUCTS = """sku,name,description
+PRODUCTS = """sku,name,about
 B01,Sourdough at Home,bread baking flour oven
 B02,The Bread Bible,bread baking yeast flour
 B03,Cakes and Tarts,cake baking sugar oven
@@ -47,31 +49,39 @@ TASTES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--folder', type=Path, default=Path('runs/bookshop'), help='where files go (%(default)s)')
-    parser.add_argument('--orders', type=Path, help='a table with the columns customer, sku and day')
-    parser.add_argument('--products', type=Path, help='a table with the columns sku, name and description')
+    parser.add_argument('--orders', type=Path, help='a table with a row for each order (CSV, Parquet)')
+    parser.add_argument('--products', type=Path, help='a table with a row for each product')
+    parser.add_argument('--user', default='customer', help='the column of who ordered (default: %(default)s)')
+    parser.add_argument('--item', default='sku', help='the column of what, in both tables (default: %(default)s)')
+    parser.add_argument('--time', help='the column of when (default: none; the bookshop has one)')
+    parser.add_argument('--text', nargs='+', default=['name', 'about'], help='the columns that say what a product is; '
+                        'the first is shown (default: name about)')  # fmt: skip
     parser.add_argument('--text-encoder', help='a model of sentence-transformers (default: hashed words)')
     parser.add_argument('--epochs', type=int, default=100, help='at most (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of weights and sampling (default: %(default)s)')
     args = parser.parse_args()
     if (args.orders is None) != (args.products is None):
         parser.error('--orders and --products go together')
-    orders, products = (args.orders, args.products) if args.orders else write_bookshop(args.folder)
+    if args.orders is None:
+        args.orders, args.products = write_bookshop(args.folder)
+        args.user, args.item, args.time, args.text = 'customer', 'sku', 'date', ['name', 'about']
 
-    columns = {'user': 'customer', 'item': 'sku', 'time': 'day', 'text': ['name', 'description']}
-    table = InteractionTable(orders, products, **columns)
+    table = InteractionTable(args.orders, args.products, user=args.user, item=args.item, time=args.time, text=args.text)
     print(table)
     encoder = SentenceTransformerEncoder(args.text_encoder) if args.text_encoder else hashed_words
     text = encode_texts(table.texts, encoder, args.folder, ids=table.item_ids, progress=False)
     data = table.to_hetero_data({'text': text})
 
     data = Compose([DCT(), ItemKNNGraph(k=min(4, len(table.item_ids)))])(data)
-    train, val, test = LeaveLastOut()(data)
+    train, val, test = (LeaveLastOut() if args.time else RandomSplit(seed=args.seed))(data)
     train = InteractionGraph()(train)
     model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, objective=SampledSoftmax())
     model.set_power(0)  # scores are cosines, which serve new products better
     fit(model, train, val, epochs=args.epochs, lr=1e-2, monitor='recall@5', seed=args.seed, progress=False)
     embeddings = model(train)
-    print({name: round(value, 3) for name, value in evaluate(embeddings, test, k=5).items()})
+    for name, found in [('Popularity', Popularity()(train)), ('LIRDRec', embeddings)]:
+        metrics = evaluate(found, test, k=5)
+        print(f'{name:<12}' + '  '.join(f'{key} {value:.4f}' for key, value in metrics.items()))
 
     file = args.folder / 'recommendations.csv'
     frame = recommend(embeddings, train, train['user'].raw_id, k=3)
@@ -98,7 +108,7 @@ def write_bookshop(folder: Path) -> tuple[Path, Path]:
     lines = [
         f'{who},{sku},2026-01-{day:02d}' for who, skus in TASTES.items() for day, sku in enumerate(skus.split(), 1)
     ]
-    orders.write_text('customer,sku,day\n' + '\n'.join(lines) + '\n')
+    orders.write_text('customer,sku,date\n' + '\n'.join(lines) + '\n')
     return orders, products
 
 

@@ -74,11 +74,24 @@ def test_own_catalogue_in_a_process_of_its_own(tmp_path):
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     out = result.stdout
+    assert result.stderr == ''  # no warning
     assert 'InteractionTable(48 interactions, 12 users, 14 items)' in out
+    found = dict(re.findall(r'^(Popularity|LIRDRec) .*ndcg@5 (0\.\d{4})$', out, flags=re.MULTILINE))
+    assert float(found['LIRDRec']) > float(found['Popularity'])
     with (tmp_path / 'recommendations.csv').open(newline='') as file:
         table = list(csv.DictReader(file))
     assert len(table) == 12 * 3
     assert not {row['user'] for row in table} - {line.partition(',')[0] for line in (tmp_path / 'orders.csv').open()}
+
+
+def test_own_catalogue_of_other_columns(tmp_path, run_script):
+    pairs = [(f'u{u}', f'a{(u + i) % 12}') for u in range(12) for i in range(6)]
+    (tmp_path / 'sales.csv').write_text('client,article\n' + '\n'.join(f'{u},{i}' for u, i in pairs))
+    (tmp_path / 'articles.csv').write_text('article,title\n' + '\n'.join(f'a{i},thing {i % 3}' for i in range(12)))
+    args = ['--orders', str(tmp_path / 'sales.csv'), '--products', str(tmp_path / 'articles.csv'), '--epochs', '1']
+    args += ['--user', 'client', '--item', 'article', '--text', 'title', '--folder', str(tmp_path / 'out')]
+    assert 'thing' in run_script('examples/own_catalogue.py', *args)
+    assert (tmp_path / 'out' / 'recommendations.csv').is_file()
 
 
 def test_extract_features(tmp_path, run_script):
