@@ -2,7 +2,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 RECBOLE := data/recbole-1.2.1-py3-none-any.whl
 
-.PHONY: help demo test lint docs test-package test-torch-sparse bench bench-quality figures clean
+.PHONY: help demo test lint docs test-browser test-package test-torch-sparse bench bench-quality figures clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -20,7 +20,7 @@ demo: $(VENV)/.installed $(RECBOLE)  ## Train on MovieLens-100K and print recomm
 	$(PY) examples/demo.py --root data/ml-100k --wheel $(RECBOLE)
 
 test: $(VENV)/.installed  ## Run the tests
-	$(PY) -m pytest -q -m 'not torch_sparse and not package'
+	$(PY) -m pytest -q -m 'not torch_sparse and not package and not browser'
 
 lint: $(VENV)/.installed  ## Check style, types and layers
 	$(VENV)/bin/ruff check
@@ -33,6 +33,16 @@ docs: $(VENV)/.installed  ## Build the site into docs/_build/html; a warning is 
 
 test-package: $(VENV)/.installed  ## Build wheel and sdist, install them in a clean environment and use them
 	$(PY) -m pytest -q -m package
+
+$(VENV)/.browser: | $(VENV)/.installed
+	$(PY) -m pip install -q -c constraints.txt playwright
+	@command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || \
+	    { [ "$$(id -u)" = 0 ] && apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; } || \
+	    { echo "Chromium is needed: apt-get install chromium, or set CHROMIUM to the path of one" >&2; exit 1; }
+	touch $@
+
+test-browser: $(VENV)/.installed $(VENV)/.browser  ## Open the page of recommendations in Chromium and use it
+	$(PY) -m pytest -q -m browser tests/browser
 
 $(VENV)/.torch-sparse: | $(VENV)/.installed
 	$(PY) -m pip install -q -c constraints.txt setuptools wheel

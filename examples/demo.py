@@ -14,7 +14,7 @@ import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LightGCN, LIRDRec, Popularity, evaluate, fit, recommend
+from lirdrec_pyg import LightGCN, LIRDRec, Popularity, evaluate, fit, recommend, report
 from lirdrec_pyg.datasets import MovieLens100K
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument('--wheel', help="a zip file with RecBole's ml-100k files (default: ask GroupLens)")
     parser.add_argument('--epochs', type=int, default=300, help='epochs at most (default: %(default)s)')
     parser.add_argument('--users', nargs='+', default=['13', '95', '405'], help='raw ids of users to recommend for')
+    parser.add_argument('--report', default='runs/demo.html', help='the page to write (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of split, weights and sampling (default: %(default)s)')
     args = parser.parse_args()
     clock = time.perf_counter()
@@ -46,9 +47,9 @@ def main() -> None:
         'LightGCN': (LightGCN.from_data(train, seed=args.seed, num_layers=2), 5e-3),
         'LIRDRec': (LIRDRec.from_data(train, seed=args.seed), 1e-3),
     }
-    table = {}
+    table, results = {}, {}
     for name, (model, lr) in models.items():
-        fit(model, train, val, lr=lr, epochs=args.epochs, patience=20, seed=args.seed)
+        results[name] = fit(model, train, val, lr=lr, epochs=args.epochs, patience=20, seed=args.seed)
         metrics = ['recall', 'ndcg', 'coverage', 'popularity']
         table[name] = evaluate(model(train), test, k=[10, 20], metrics=metrics, candidates=~new_items)
 
@@ -58,7 +59,12 @@ def main() -> None:
         print(f'{name:<10}' + ''.join(f'{found[column]:>14.4f}' for column in columns))
     print('Coverage is the share of films that anybody gets, popularity how many people liked a film that one gets.')
 
-    embeddings = models['LIRDRec'][0](train)
+    model = models['LIRDRec'][0]
+    others = {'LightGCN': models['LightGCN'][0]}
+    title = 'MovieLens-100K'
+    log = results['LIRDRec']
+    page = report(model, train, args.report, split=test, users=args.users, log=log, compare=others, title=title)
+    embeddings = model(train)
     test[INTERACTS].edge_label_index = left_out
     recall = evaluate(embeddings, test, k=10, metrics=['recall'], candidates=new_items)['recall@10']
     num_new = int(new_items.sum())
@@ -77,7 +83,8 @@ def main() -> None:
         print('  and of the films that nobody has seen yet')
         for row in recommend(embeddings, train, [raw], k=2, candidates=new_items).itertuples():
             print(f'  {row.rank}. {row.title}  ({row.score:.2f})')
-    print(f'\n{time.perf_counter() - clock:.0f} s in all')
+    print(f'\nAll this to look at, in a browser (there, new films compete with the others): {page}')
+    print(f'{time.perf_counter() - clock:.0f} s in all')
 
 
 def leave_out(data: HeteroData, share: float, seed: int) -> tuple[HeteroData, torch.Tensor, torch.Tensor]:

@@ -14,6 +14,7 @@ from lirdrec_pyg.serving import (
     new_item_scale,
     onboard_items,
     recommend,
+    report,
 )
 from lirdrec_pyg.training import (
     BPRSampler,
@@ -61,5 +62,6 @@ __all__ = [
     'nn',
     'onboard_items',
     'recommend',
+    'report',
     'transforms',
 ]

@@ -73,7 +73,7 @@ class Tile(NamedTuple):
     note: str = ''
     hit: bool = False
     shares: tuple[Share, ...] = ()
-    because: str = ''
+    because: Any = None  # the tile that it is near
 
 
 class UserCard(NamedTuple):
@@ -302,7 +302,7 @@ class _Page:
             held_out = set(self.held_out[1][self.held_out[0] == user].tolist())
             recommended = []
             for item, score, (shares, near) in zip(items, scores, why, strict=False):
-                because = '' if near is None else self.tile(near).title
+                because = None if near is None else self.tile(near)
                 recommended.append(
                     self.tile(item, note=number(score), hit=item in held_out, shares=shares, because=because)
                 )
@@ -404,7 +404,7 @@ class _Page:
         chosen = nodes[self._drawn(len(nodes), NEW)]
         place = self._places(chosen)
         middle = place.double().quantile(0.5, dim=0).round().long().tolist()
-        near = self._neighbors_of_new(chosen.tolist())
+        near = [row[0] if row else None for row in self._neighbors(self.embeddings.item, chosen.tolist())]
         for column, item in enumerate(chosen.tolist()):
             among, best = int((place[:, column] <= self.k).sum()), int(place[:, column].min())
             text = f'in {among:,} list{"s" if among > 1 else ""} of {self.k}' if among else f'best place {best:,}'
@@ -426,10 +426,6 @@ class _Page:
             shares=(False, True),
         )
         return out
-
-    def _neighbors_of_new(self, items: list[int]) -> list[str]:
-        tiles = self._neighbors(self.embeddings.item, items)
-        return [row[0].title if row else '' for row in tiles]
 
     def _places(self, items: Tensor) -> Tensor:
         r"""Returns the place of some items in the ranking of each user that counts, from one."""
