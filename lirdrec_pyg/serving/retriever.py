@@ -1,28 +1,24 @@
-import json
 import operator
 import os
-import platform
-import re
-import shutil
 import threading
-import time
-import uuid
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg._io import file_digest, locked, naming, replacing, save_array, write_bytes
-from lirdrec_pyg._segments import pointers, take_rows
-from lirdrec_pyg.ranking import best_of_rows
-from lirdrec_pyg.serving.recommend import lookup, plain_ids
+from lirdrec_pyg._io import file_digest
+from lirdrec_pyg._segments import take_rows
+from lirdrec_pyg.serving import _store
+from lirdrec_pyg.serving._catalogue import Catalogue
+from lirdrec_pyg.serving._columns import check_columns, matches
+from lirdrec_pyg.serving._index import Index
+from lirdrec_pyg.serving._search import TINY, diversify, probe, reasons, scan
+from lirdrec_pyg.serving._state import State
+from lirdrec_pyg.serving.recommend import lookup
 from lirdrec_pyg.transforms.item_knn_graph import faiss_index
 from lirdrec_pyg.typing import (
     INTERACTS,
@@ -33,86 +29,38 @@ from lirdrec_pyg.typing import (
     check_count,
     check_embeddings,
     check_pairs,
-    check_rows,
-    check_scores,
 )
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1  # of a saved retriever
-SCORES = 2**26  # held at once
-ADDED = 1024  # items that join an index at once, while searches wait
-GENERATION = 'data-[0-9a-f]{12}'  # the name of a folder with what was saved at once
+POOL = 5  # times k candidates, of which `diversity` chooses
+REASONS = 3  # items of a user that explain another
 Ids = Sequence[str] | Sequence[int]
-Found = tuple[Tensor, Tensor, Tensor]  # rows (N), scores and items (N, k); no item where the score is -inf
-
-
-class _State(NamedTuple):
-    r"""What a retriever serves at one moment. A change makes another one, so nobody sees half of it."""
-
-    table: dict[str, Tensor]  # the embeddings of users and of items
-    ids: dict[str, npt.NDArray[np.object_]]
-    position: dict[str, dict[Any, int]]  # of each id
-    ptr: Tensor  # what users have seen, as a CSR matrix
-    col: Tensor
-
-    @property
-    def num_items(self) -> int:
-        return len(self.ids[ITEM])
-
-    def seen(self) -> Tensor:
-        r"""Returns the pairs of what users have seen."""
-        return torch.stack([torch.repeat_interleave(self.ptr.diff()), self.col])
-
-
-class _Gate:
-    r"""Lets in any number of readers or one writer, who goes first. A copy is another gate."""
-
-    def __init__(self) -> None:
-        self._change = threading.Condition()
-        self._readers = self._writers = 0
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        with self._change:
-            self._change.wait_for(lambda: not self._writers)
-            self._readers += 1
-        try:
-            yield
-        finally:
-            with self._change:
-                self._readers -= 1
-                self._change.notify_all()
-
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        with self._change:
-            self._writers += 1
-            try:
-                self._change.wait_for(lambda: not self._readers)
-                yield
-            finally:
-                self._writers -= 1
-                self._change.notify_all()
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return _Gate, ()
+Columns = Mapping[str, Sequence[Any]]  # or a DataFrame
 
 
 class Retriever:
-    r"""Serves embeddings: the best items for a user and the most similar ones to an item, by inner product, with raw
-    ids in and out.
+    r"""Serves embeddings: the best items for a user and the most similar ones to an item, with raw ids in and out.
+    Users and items join it, change in it and leave it while it serves.
 
-    The index ``'Flat'`` scans all items and is exact. Any other `FAISS factory string
+    **Search.** The index ``'Flat'`` scans all items and is exact. Any other `FAISS factory string
     <https://github.com/facebookresearch/faiss/wiki/The-index-factory>`_ makes an approximate index. It is asked for
     more than ``k`` items, since those that the user has seen and those that filters exclude are then left out. The rest
-    is ranked by exact scores. If less than ``k`` items are left, all items are scanned for this user.
+    is ranked by exact scores. If less than ``k`` items are left, all items are scanned for this user. So whatever the
+    index, a result holds no excluded item, its scores are exact, and it has ``k`` items where there are as many. Only
+    whether they are the best ones is approximate.
 
-    So whatever the index, a result holds no excluded item, its scores are exact, and it has ``k`` items where there are
-    as many. Only whether they are the best ones is approximate.
+    **Changes.** None needs a rebuild, and each costs time by what changes, apart from a few passes over what was seen.
+    ``'Flat'`` and inverted files (``'IVF…'``) give the place of what leaves to what comes. Any other index, such as
+    HNSW, can't forget: what leaves it, or is updated, is masked out of the results. When the share of places that are
+    nobody's is past ``rebuild``, they are given up: the embeddings move together, which for a moment takes their memory
+    twice, and the index is made anew, which for HNSW takes as long as it took at first. Searches go on meanwhile.
 
-    Threads may share a retriever: each search sees all of a change or nothing of it.
+    **Threads.** Any number of threads may search while one changes; the changes of several wait for one another. A
+    search takes the state of one moment and sees all of a change or nothing of it, since changes write where no state
+    has a row: a place is given away only when all searches that may know it are done. Nobody waits, but for the index,
+    which takes in about a thousand items at a time.
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
@@ -120,17 +68,23 @@ class Retriever:
             node ids :math:`(2, |\mathcal{E}|)`. (default: nothing)
         user_ids (sequence, optional): The raw ids of the users. (default: those of ``seen``, else ``0, 1, …``)
         item_ids (sequence, optional): The same for items.
+        items (DataFrame or mapping, optional): What else is known of the items, in their order: columns of texts,
+            numbers, truths, or lists of them. They stand in the tables of results, and ``where`` filters by them.
+            (default: the ``title`` of ``seen``, if there is one)
         index (str, optional): ``'Flat'`` or, *e.g.*, ``'HNSW32'`` or ``'IVF1024,PQ48np'`` (without ``np``, training a
             product quantiser takes minutes for what is not used here). (default: ``'Flat'``)
         ef_search (int, optional): How many candidates an HNSW index keeps in a search. (default: FAISS's)
         nprobe (int, optional): How many lists an IVF index scans in a search. (default: FAISS's)
         oversample (int, optional): How many times ``k`` items an approximate index is asked for, before they are ranked
             exactly; of use to compressed ones (PQ). (default: :obj:`1`)
+        rebuild (float, optional): The share of places that may be nobody's. (default: :obj:`0.25`)
+        views (mapping of str to int, optional): The names of the views that the columns of the embeddings are of, in
+            their order, and the number of columns of each, for ``explain``. (default: none)
 
     Raises:
         TypeError: If there are no embeddings, or ``seen`` is something else.
-        ValueError: If embeddings are not finite, ids or ``seen`` do not fit them, an id is repeated, or the index knows
-            no such setting.
+        ValueError: If embeddings are not finite, ids, ``seen``, ``items`` or ``views`` do not fit them, an id is
+            repeated, or the index knows no such setting.
     """
 
     def __init__(
@@ -140,10 +94,13 @@ class Retriever:
         *,
         user_ids: Ids | None = None,
         item_ids: Ids | None = None,
+        items: 'Columns | pd.DataFrame | None' = None,
         index: str = 'Flat',
         ef_search: int | None = None,
         nprobe: int | None = None,
         oversample: int = 1,
+        rebuild: float = 0.25,
+        views: Mapping[str, int] | None = None,
     ) -> None:
         embeddings = check_embeddings(embeddings)
         num_users, num_items = len(embeddings.user), len(embeddings.item)
@@ -152,31 +109,53 @@ class Retriever:
                 f"'seen' needs to be a HeteroData or pairs of shape [2, E] (got {type(seen).__name__}): give raw ids "
                 'as `user_ids=` and `item_ids=`'
             )
+        if not 0 < rebuild < 1:
+            raise ValueError(f"'rebuild' needs to be in (0, 1) (got {rebuild})")
         pairs: Any = torch.empty(2, 0, dtype=torch.long) if seen is None else seen
         if isinstance(seen, HeteroData):
             data = check(seen, 'seen')
             check_embeddings(embeddings, data)
             user_ids = data[USER].get('raw_id') if user_ids is None else user_ids
             item_ids = data[ITEM].get('raw_id') if item_ids is None else item_ids
+            items = {'title': data[ITEM].title} if items is None and 'title' in data[ITEM] else items
             pairs = data[INTERACTS].edge_index
+        columns = check_columns(items, num_items)
+        width = embeddings.item.size(1)
         self.index = index
         self.settings: dict[str, Any] = {'ef_search': None, 'nprobe': None, 'oversample': 1}
         self.checkpoint: dict[str, str] | None = None
-        self._changes = _Gate()  # of the state: one at a time, and none while it is saved
-        self._searches = _Gate()  # of the index, which changes in place
-        width = embeddings.item.size(1)
-        self._state = _State(
-            {kind: torch.empty(0, width) for kind in (USER, ITEM)},
-            {kind: np.empty(0, dtype=object) for kind in (USER, ITEM)},
-            {kind: {} for kind in (USER, ITEM)},
-            torch.zeros(1, dtype=torch.long),
-            torch.empty(0, dtype=torch.long),
-        )
-        self._state = self._extended(USER, embeddings.user, range(num_users) if user_ids is None else user_ids)
-        self._state = self._extended(ITEM, embeddings.item, range(num_items) if item_ids is None else item_ids)
-        self._state = self._seeing(check_pairs(pairs, (num_users, num_items), 'seen').cpu())
-        self._faiss: Any = None if index == 'Flat' else faiss_index(self._state.table[ITEM].numpy(), index)
+        self.views = _check_views(views, width)
+        self._base: _store.Base | None = None
+        self._changes = threading.RLock()  # one change or save at a time
+        self._catalogue = Catalogue(width, list(columns), rebuild)
+        self._catalogue.add(USER, embeddings.user, range(num_users) if user_ids is None else user_ids, {})
+        self._catalogue.add(ITEM, embeddings.item, range(num_items) if item_ids is None else item_ids, columns)
+        self._catalogue.set_seen(check_pairs(pairs, (num_users, num_items), 'seen').cpu())
+        if index != 'Flat':
+            self._catalogue.set_index(Index(faiss_index(self._state.item.x.numpy(), index)))
         self.configure(ef_search, nprobe, oversample)
+
+    @classmethod
+    def from_model(cls, model: torch.nn.Module, data: HeteroData, **kwargs: Any) -> Self:
+        r"""Serves what a model makes of data: its embeddings, and the ids, titles and interactions of the data. Of a
+        model such as :class:`~lirdrec_pyg.nn.LIRDRec` it takes the names of the views, too.
+
+        Args:
+            model (Recommender): The model. It is as it was afterwards.
+            data (HeteroData): The training split that the model is called with.
+            **kwargs (optional): Other arguments of the class.
+        """
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                embeddings = model(data)
+        finally:
+            model.train(training)
+        names = [*getattr(model, 'in_channels', {}), 'shared']
+        if 'views' not in kwargs and getattr(model, 'num_views', 0) == len(names):
+            kwargs['views'] = dict.fromkeys(names, embeddings.item.size(1) // len(names))
+        return cls(embeddings, data, **kwargs)
 
     def configure(self, ef_search: int | None = None, nprobe: int | None = None, oversample: int | None = None) -> None:
         r"""Changes the settings of the search that are given; see the arguments of the class."""
@@ -184,24 +163,32 @@ class Retriever:
         for name, value in given.items():
             if value is not None and operator.index(value) < 1:
                 raise ValueError(f"'{name}' needs to be positive (got {value})")
-        for name, key, value in [('ef_search', 'efSearch', ef_search), ('nprobe', 'nprobe', nprobe)]:
-            if value is not None:
-                import faiss
-
-                try:
-                    with self._searches.write():
-                        faiss.ParameterSpace().set_index_parameter(self._faiss, key, value)
-                except (RuntimeError, TypeError) as error:
-                    raise ValueError(f"the index '{self.index}' has no setting '{name}'") from error
-        self.settings = self.settings | {name: value for name, value in given.items() if value is not None}
+        with self._changes:
+            for name, key, value in [('ef_search', 'efSearch', ef_search), ('nprobe', 'nprobe', nprobe)]:
+                if value is not None:
+                    made = self._state.index
+                    try:
+                        if made is None:
+                            raise TypeError
+                        made.configure(key, value)
+                    except (RuntimeError, TypeError) as error:
+                        raise ValueError(f"the index '{self.index}' has no setting '{name}'") from error
+            self.settings = self.settings | {name: value for name, value in given.items() if value is not None}
 
     @property
     def num_users(self) -> int:
-        return len(self._state.ids[USER])
+        return self._state.user.num_alive
 
     @property
     def num_items(self) -> int:
-        return self._state.num_items
+        return self._state.item.num_alive
+
+    @property
+    def columns(self) -> list[str]:
+        r"""The names of the columns of items."""
+        return list(self._state.item.columns)
+
+    # Searches ------------------------------------------------------------------------------------------------------
 
     def recommend(
         self,
@@ -210,6 +197,9 @@ class Retriever:
         exclude_seen: bool = True,
         allowed: Ids | None = None,
         blocked: Ids | None = None,
+        where: Mapping[str, Any] | None = None,
+        diversity: float = 0.0,
+        explain: bool = False,
     ) -> 'pd.DataFrame':
         r"""Returns the best items for the given users.
 
@@ -220,69 +210,141 @@ class Retriever:
             exclude_seen (bool, optional): Leave out what the user has seen. (default: :obj:`True`)
             allowed (sequence, optional): The raw ids of the only items to recommend. (default: all)
             blocked (sequence, optional): The raw ids of items not to recommend. (default: none)
+            where (mapping, optional): The only values of columns to recommend, one or a list for each column, as in
+                ``{'category': ['shoes', 'bags']}``. An item needs one of the values in each of the columns; of a list
+                in a column, one member counts. (default: any)
+            diversity (float, optional): How much :math:`\lambda \in [0, 1)` it counts that items differ from those
+                ranked before them, by cosine: maximal marginal relevance among the best :math:`5k` items. Ranks then
+                are not in the order of the scores. (default: :obj:`0.0`)
+            explain (bool, optional): Say why: ``because`` are the raw ids of up to three items that the user has seen
+                and that are nearest to this one by cosine, ``because_title`` their titles, where known. If the
+                retriever has ``views``, ``score[<view>]`` is the share of each: they add up to the score.
+                (default: :obj:`False`)
 
         Returns:
-            A table with the columns ``user``, ``rank`` (from 1), ``item`` and ``score``, in the order of ``users``.
+            A table with the columns ``user``, ``rank`` (from 1), ``item``, those of the items, and ``score``, in the
+            order of ``users``.
 
         Raises:
-            ValueError: If ``k`` is out of range or an id is unknown.
+            ValueError: If ``k`` or ``diversity`` is out of range, or an id or a column is unknown.
         """
-        state = self._state
-        rows = lookup(USER, state.position[USER], users)
-        ptr, col = take_rows(state.ptr, state.col, rows)
-        if not exclude_seen:
-            ptr, col = torch.zeros_like(ptr), col[:0]
-        return self._ranked(state, USER, rows, ITEM, k, ptr, col, _mask(state, allowed, blocked))
+        if not 0 <= diversity < 1:
+            raise ValueError(f"'diversity' needs to be in [0, 1) (got {diversity})")
+        with self._catalogue.look() as state:
+            rows = lookup(USER, self._catalogue.tables[USER].position, users)
+            mask = self._mask(state, allowed, blocked, where)
+        k = check_count(k, state.item.num_alive)
+        own_ptr, key = take_rows(state.ptr, state.key, rows)
+        own = key & (1 << 32) - 1
+        ptr, col = (own_ptr, own) if exclude_seen else (torch.zeros_like(own_ptr), own[:0])
+        query = state.user.x[rows]
+        wide = min(POOL * k, state.item.num_alive) if diversity > 0 else k
+        score, item = self._found(state, query, wide, ptr, col, mask, 'inner')
+        if diversity > 0 and len(rows):
+            score, item = diversify(state.item, score, item, k, diversity)
+        more = None
+        if explain:
+            keep = score > float('-inf')
+            more = self._explained(state, rows, keep.nonzero()[:, 0], item[keep], own_ptr, own)
+        return _table(state, USER, rows, ITEM, score, item, more)
 
     def similar_items(
-        self, items: Ids, k: int = 10, allowed: Ids | None = None, blocked: Ids | None = None
+        self,
+        items: Ids,
+        k: int = 10,
+        allowed: Ids | None = None,
+        blocked: Ids | None = None,
+        where: Mapping[str, Any] | None = None,
+        metric: str = 'cosine',
     ) -> 'pd.DataFrame':
-        r"""Returns the items of largest inner product with the given ones, which is the cosine where embeddings are of
-        unit length. The item itself is left out.
+        r"""Returns the items that are most like the given ones. The item itself is left out.
 
         Args:
             items (sequence): Their raw ids.
             k (int, optional): The number of similar items each. (default: :obj:`10`)
             allowed (sequence, optional): The raw ids of the only items to return. (default: all)
             blocked (sequence, optional): The raw ids of items not to return. (default: none)
+            where (mapping, optional): The only values of columns to return; see :meth:`recommend`. (default: any)
+            metric (str, optional): ``'cosine'`` or ``'inner'``. By inner product, items with long embeddings are
+                similar to everything. By cosine all items are scanned whatever the index, which takes as long as
+                ``'Flat'`` does. (default: ``'cosine'``)
 
         Returns:
-            A table with the columns ``item``, ``rank`` (from 1), ``similar`` and ``score``.
+            A table with the columns ``item``, ``rank`` (from 1), ``similar``, those of the similar item, and ``score``.
 
         Raises:
-            ValueError: If ``k`` is out of range or an id is unknown.
+            ValueError: If ``k`` or ``metric`` is out of range, or an id or a column is unknown.
         """
-        state = self._state
-        rows = lookup(ITEM, state.position[ITEM], items)
-        own = torch.arange(len(rows) + 1), rows
-        return self._ranked(state, ITEM, rows, 'similar', k, *own, _mask(state, allowed, blocked))
+        if metric not in ('cosine', 'inner'):
+            raise ValueError(f"'metric' needs to be 'cosine' or 'inner' (got {metric!r})")
+        with self._catalogue.look() as state:
+            rows = lookup(ITEM, self._catalogue.tables[ITEM].position, items)
+            mask = self._mask(state, allowed, blocked, where)
+        k = check_count(k, state.item.num_alive)
+        query = state.item.x[rows]
+        if metric == 'cosine':
+            query = query / state.item.length[rows].clamp_min(TINY).unsqueeze(1)
+        score, item = self._found(state, query, k, torch.arange(len(rows) + 1), rows, mask, metric)
+        return _table(state, ITEM, rows, 'similar', score, item)
 
-    def add_items(self, embeddings: Tensor, ids: Ids) -> None:
+    # Changes -------------------------------------------------------------------------------------------------------
+
+    def add_items(self, embeddings: Tensor, ids: Ids, items: 'Columns | pd.DataFrame | None' = None) -> None:
         r"""Adds new items.
 
         Args:
             embeddings (Tensor): Their embeddings :math:`(N, D)`.
             ids (sequence): Their raw ids.
+            items (DataFrame or mapping, optional): What else is known of them. A column that is not given is
+                :obj:`None`.
 
         Raises:
-            ValueError: If an id is not new, or the embeddings do not fit.
+            ValueError: If an id is not new, or embeddings or columns do not fit.
         """
-        with self._changes.write():
-            state = self._extended(ITEM, embeddings, ids)
-            if self._faiss is not None:
-                for rows in state.table[ITEM][self._faiss.ntotal :].split(ADDED):
-                    with self._searches.write():
-                        self._faiss.add(rows.numpy())
-                    time.sleep(1e-4)  # lets searches in
-            self._state = state
+        with self._changes:
+            self._catalogue.add(ITEM, embeddings, ids, self._columns(items, ids))
+
+    def update_items(self, embeddings: Tensor | None, ids: Ids, items: 'Columns | pd.DataFrame | None' = None) -> None:
+        r"""Changes items. Who has seen them still has.
+
+        Args:
+            embeddings (Tensor, optional): Their embeddings :math:`(N, D)`, or :obj:`None` if these stay.
+            ids (sequence): Their raw ids.
+            items (DataFrame or mapping, optional): What else is known of them. A column that is not given stays.
+
+        Raises:
+            ValueError: If an id is unknown or repeated, or embeddings or columns do not fit.
+        """
+        with self._changes:
+            self._catalogue.update(ITEM, embeddings, ids, self._columns(items, ids))
+
+    def remove_items(self, ids: Ids) -> None:
+        r"""Removes items, and with them that users have seen them. An item that comes back is a new one. What is only
+        sold out for a while can be ``blocked`` in :meth:`recommend`.
+
+        Raises:
+            ValueError: If an id is unknown or repeated.
+        """
+        with self._changes:
+            self._catalogue.remove(ITEM, ids)
 
     def add_users(self, embeddings: Tensor, ids: Ids) -> None:
         r"""Adds new users, who have seen nothing yet; see :meth:`add_items`."""
-        with self._changes.write():
-            self._state = self._extended(USER, embeddings, ids)
+        with self._changes:
+            self._catalogue.add(USER, embeddings, ids, {})
+
+    def update_users(self, embeddings: Tensor, ids: Ids) -> None:
+        r"""Changes the embeddings of users, who have seen what they had; see :meth:`update_items`."""
+        with self._changes:
+            self._catalogue.update(USER, embeddings, ids, {})
+
+    def remove_users(self, ids: Ids) -> None:
+        r"""Removes users and what they have seen; see :meth:`remove_items`."""
+        with self._changes:
+            self._catalogue.remove(USER, ids)
 
     def add_seen(self, users: Ids, items: Ids) -> None:
-        r"""Adds pairs of what users have seen.
+        r"""Adds pairs of what users have seen. A pair that is there stays.
 
         Args:
             users (sequence): The raw id of the user of each pair.
@@ -291,175 +353,65 @@ class Retriever:
         Raises:
             ValueError: If an id is unknown.
         """
-        with self._changes.write():
-            state = self._state
-            rows = lookup(USER, state.position[USER], users), lookup(ITEM, state.position[ITEM], items)
-            if len(rows[0]) != len(rows[1]):
-                raise ValueError(f"'items' need to be as many as 'users', {len(rows[0])} (got {len(rows[1])})")
-            self._state = self._seeing(torch.stack(rows))
+        with self._changes:
+            self._catalogue.see(users, items)
 
-    def _extended(self, kind: str, embeddings: Tensor, ids: Ids) -> _State:
-        r"""Returns the state with more users or items, who have seen nothing and whom nobody has seen."""
-        x = embeddings.float() if isinstance(embeddings, Tensor) else embeddings  # too large a number becomes infinite
-        x, values = check_rows(x, kind).detach().cpu(), plain_ids(ids)
-        state = self._state
-        table, position = state.table[kind], state.position[kind]
-        if x.size(1) != table.size(1):
-            raise ValueError(f"'embeddings' need to have {table.size(1)} columns (got {tuple(x.shape)})")
-        if len(values) != len(x):
-            raise ValueError(f'{kind} ids need to be as many as embeddings, {len(x)} (got {len(values)})')
-        position = position | {raw: i for i, raw in enumerate(values, start=len(table))}
-        if len(position) < len(table) + len(values):
-            count = Counter([*state.ids[kind], *values])
-            first = next(raw for raw in values if count[raw] > 1)
-            raise ValueError(f'{kind} ids need to be new and unique (got {first!r} again)')
-        for other in (state.table[ITEM], state.table[USER], x) if kind == ITEM else (state.table[ITEM],):
-            check_scores(x, other)
-        own = np.fromiter(values, dtype=object, count=len(values))
-        return _State(
-            state.table | {kind: torch.cat([table, x]).contiguous()},
-            state.ids | {kind: np.concatenate([state.ids[kind], own])},
-            state.position | {kind: position},
-            torch.cat([state.ptr, state.ptr[-1:].expand(len(x))]) if kind == USER else state.ptr,
-            state.col,
-        )
+    def remove_seen(self, users: Ids, items: Ids) -> None:
+        r"""Removes pairs of what users have seen; see :meth:`add_seen`.
 
-    def _seeing(self, pairs: Tensor) -> _State:
-        r"""Returns the state with more of what users have seen."""
-        state = self._state
-        pairs = torch.cat([state.seen(), pairs], dim=1)
-        key = (pairs[0] * state.num_items + pairs[1]).unique()
-        ptr = pointers(key // max(state.num_items, 1), len(state.ids[USER]))
-        return state._replace(ptr=ptr, col=key % max(state.num_items, 1))
+        Raises:
+            ValueError: If an id is unknown, or a pair is not there.
+        """
+        with self._changes:
+            self._catalogue.forget(users, items)
 
-    def _ranked(
-        self, state: _State, kind: str, rows: Tensor, name: str, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
-    ) -> 'pd.DataFrame':
-        import pandas as pd
+    # Files ---------------------------------------------------------------------------------------------------------
 
-        k = check_count(k, state.num_items)
-        query = state.table[kind][rows]
-        search = _scan if self._faiss is None else self._probe
-        order, score, item = map(torch.cat, zip(*search(state, query, k, ptr, col, mask), strict=True))
-        order = order.argsort()  # the searches may take the rows in another order
-        score, item = score[order], item[order]
-        keep = score > float('-inf')
-        return pd.DataFrame(
-            {
-                kind: state.ids[kind][rows.unsqueeze(1).expand_as(item)[keep].numpy()],
-                'rank': torch.arange(1, k + 1).expand_as(item)[keep].numpy(),
-                name: state.ids[ITEM][item[keep].numpy()],
-                'score': score[keep].numpy(),
-            }
-        )
-
-    def _probe(
-        self, state: _State, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None
-    ) -> Iterator[Found]:
-        r"""Ranks what the index finds, rows of like histories together; rows that get too little are scanned."""
-        num_items, oversample = state.num_items, self.settings['oversample']
-        limit = num_items // 4
-        if mask is None:
-            number, left = num_items, num_items - ptr.diff()
-        else:
-            number = int(mask.sum())
-            left = number - torch.zeros(len(query), dtype=torch.long).index_add_(
-                0, torch.repeat_interleave(ptr.diff()), mask[col].long()
-            )
-        order, start = ptr.diff().argsort(descending=True), 0
-        short = [order[:0]]
-        while start < len(order):
-            longest = int(ptr[order[start] + 1] - ptr[order[start]])
-            wide = (oversample * k + longest) * num_items // max(number, 1) + 1
-            rows = order[start : start + max(1, SCORES // (wide * query.size(1)))]
-            start += len(rows)
-            if wide > limit:
-                short.append(rows)
-                continue
-            with self._searches.read():
-                found = torch.from_numpy(self._faiss.search(query[rows].numpy(), wide)[1])
-            here = (found >= 0) & (found < num_items)  # -1: nothing found; others: added meanwhile
-            item = torch.where(here, found, 0)
-            score = torch.bmm(state.table[ITEM][item], query[rows].unsqueeze(-1)).squeeze(-1)
-            part, own = take_rows(ptr, col, rows)
-            seen = torch.repeat_interleave(part.diff()) * num_items + own
-            keys = torch.arange(len(rows)).unsqueeze(1) * num_items + item
-            keep = here & ~torch.isin(keys, seen)
-            if mask is not None:
-                keep &= mask[item]
-            best = score.masked_fill_(~keep, float('-inf')).topk(k, dim=1)
-            enough = keep.sum(dim=1) >= left[rows].clamp(max=k)
-            yield rows[enough], best.values[enough], item.gather(1, best.indices)[enough]
-            short.append(rows[~enough])
-        rest = torch.cat(short)
-        for rows, values, items in _scan(state, query[rest], k, *take_rows(ptr, col, rest), mask):
-            yield rest[rows], values, items
-
-    def save(self, folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None) -> None:
+    def save(
+        self,
+        folder: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] | None = None,
+        whole: bool = False,
+    ) -> None:
         r"""Writes a folder that :meth:`load` reads. Until its ``manifest.json``, which names all other files, is
         replaced in the end, what was in the folder stays whole. What was saved before stays, too, for those who are
-        reading it, until the save after this one. Saves into one folder wait for one another.
+        reading it, until the save after this one. Saves into one folder wait for one another, and so do changes.
+
+        The first save writes everything. Later ones into the same folder write the rows that have changed since, beside
+        what is there. When those are a tenth of all, when places were given up (see ``rebuild``), or when somebody else
+        has written to the folder, everything is written again. A line of the log says what was written and how much.
 
         Args:
             folder (path): The folder.
             checkpoint (path, optional): The file of the model that made the embeddings, to be referred to by name and
                 checksum.
+            whole (bool, optional): Write everything. (default: :obj:`False`)
 
         Raises:
             OSError: If there is no room or no right to write. What was in the folder is whole.
         """
         folder = Path(folder)
-        made_by = self.checkpoint
-        if checkpoint is not None:
-            made_by = {'name': Path(checkpoint).name, 'sha256': file_digest(Path(checkpoint))}
-        with naming(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            with self._changes.read(), locked(folder) as alone:
-                before = _manifest(folder).get('data')
-                data = folder / f'data-{uuid.uuid4().hex[:12]}'
-                with replacing(data, folder=True) as temporary:
-                    about = self._write(temporary, made_by)
-                    checksums = {path.name: file_digest(path) for path in sorted(temporary.iterdir())}
-                try:
-                    manifest = {**about, 'data': data.name, 'sha256': checksums}
-                    write_bytes(folder / 'manifest.json', json.dumps(manifest, indent=2).encode() + b'\n')
-                except BaseException:
-                    shutil.rmtree(data, ignore_errors=True)
-                    raise
-                self.checkpoint = made_by
-                for path in folder.iterdir() if alone else []:  # what is older, and what killed saves left
-                    name = re.fullmatch(rf'({GENERATION})|\.{GENERATION}\.[0-9a-f]{{12}}\.tmp', path.name)
-                    if name and path.is_dir() and name[1] not in (data.name, before):
-                        shutil.rmtree(path, ignore_errors=True)
-
-    def _write(self, folder: Path, made_by: dict[str, str] | None) -> dict[str, Any]:
-        r"""Writes all files; returns what they are."""
-        import faiss
-
-        state = self._state
-        for name, x in [*state.table.items(), ('seen', state.seen())]:
-            save_array(folder / f'{name}.npy', x.numpy())
-        (folder / 'ids.json').write_text(json.dumps({kind: ids.tolist() for kind, ids in state.ids.items()}))
-        if self._faiss is not None:
-            with (folder / 'index.faiss').open('wb') as file:  # FAISS itself ignores an error of closing a file
-                writer = faiss.PyCallbackIOWriter(file.write)  # type: ignore[attr-defined]
-                faiss.write_index(self._faiss, writer)
-        about = {
-            'format': FORMAT,
-            'index': self.index,
-            'settings': self.settings,
-            'num_users': len(state.ids[USER]),
-            'num_items': state.num_items,
-            'checkpoint': made_by,
-            'versions': {'faiss': faiss.__version__, 'torch': torch.__version__, 'numpy': np.__version__}
-            | {'python': platform.python_version()},
-        }
-        (folder / 'about.json').write_text(json.dumps(about))
-        return about
+        with self._changes:
+            made_by = self.checkpoint
+            if checkpoint is not None:
+                made_by = {'name': Path(checkpoint).name, 'sha256': file_digest(Path(checkpoint))}
+            about = {
+                'index': self.index,
+                'settings': self.settings,
+                'rebuild': self._catalogue.rebuild,
+                'num_users': self.num_users,
+                'num_items': self.num_items,
+                'columns': self.columns,
+                'views': self.views,
+                'checkpoint': made_by,
+            }
+            self._base = _store.save(folder, self._catalogue, about, self._base, whole)
+            self.checkpoint = made_by
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None) -> Self:
-        r"""Reads what :meth:`save` wrote. During a save it reads what was there before or what is there then.
+        r"""Reads what :meth:`save` wrote. During a save it reads what was there before or what is there then. An index
+        that can't forget takes in again what was added since all was written.
 
         Args:
             folder (path): The folder.
@@ -474,99 +426,136 @@ class Retriever:
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder '{folder}'")
         while True:
-            manifest = _manifest(folder)
+            manifest = _store.manifest_of(folder)
             try:
                 return cls._read(folder, manifest, checkpoint)
             except (OSError, ValueError):
-                if _manifest(folder) == manifest:  # else there were two saves meanwhile
+                if _store.manifest_of(folder) == manifest:  # else there were two saves meanwhile
                     raise
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict[str, Any], checkpoint: str | os.PathLike[str] | None) -> Self:
-        if manifest.get('format', FORMAT) != FORMAT:
-            raise ValueError(f"'{folder}' needs to be of format {FORMAT} (got {manifest['format']})")
-        damaged = ValueError(
-            f"'{folder}' is no saved retriever: its manifest.json is missing or damaged; save the retriever again"
-        )
-        try:
-            index, made_by, settings, checksums = (
-                manifest[key] for key in ('index', 'checkpoint', 'settings', 'sha256')
-            )
-            files = [f'{USER}.npy', f'{ITEM}.npy', 'seen.npy', 'ids.json'] + ['index.faiss'] * (index != 'Flat')
-            checksums = {name: checksums[name] for name in [*files, *{'about.json'}.intersection(checksums)]}
-            data = folder / re.fullmatch(GENERATION, manifest['data'])[0]  # type: ignore[index]
-        except (KeyError, TypeError) as error:
-            raise damaged from error
-        for name, expected in checksums.items():
-            if not (data / name).is_file() or file_digest(data / name) != expected:
-                raise ValueError(f"'{data / name}' is missing, truncated or changed: its sha256 needs to be {expected}")
-        if 'about.json' in checksums:  # it was not there at first
-            about = json.loads((data / 'about.json').read_bytes())
-            if about != {key: value for key, value in manifest.items() if key not in ('data', 'sha256')}:
-                raise damaged
+        about, content, index, base, dirty = _store.load(folder, manifest)
+        made_by = about['checkpoint']
         if checkpoint is not None and file_digest(Path(checkpoint)) != (made_by or {}).get('sha256'):
             raise ValueError(f"'{folder}' is of another model than '{checkpoint}' (got {made_by})")
-        ids = json.loads((data / 'ids.json').read_bytes())
-        user, item, seen = (
-            torch.from_numpy(np.load(data / f'{name}.npy', allow_pickle=False)) for name in (USER, ITEM, 'seen')
-        )
-        out = cls(Embeddings(user, item), seen, user_ids=ids[USER], item_ids=ids[ITEM])
-        out.index, out.checkpoint = index, made_by
-        if index != 'Flat':
-            import faiss
-
-            out._faiss = faiss.read_index(str(data / 'index.faiss'))
-            found = (out._faiss.ntotal, out._faiss.d)
-            if found != tuple(item.shape):
-                raise ValueError(
-                    f"'{data / 'index.faiss'}' needs to be of {tuple(item.shape)} embeddings (got {found})"
-                )
-        out.configure(**settings)
+        width = content.x[ITEM].size(1)
+        out = cls(Embeddings(torch.empty(0, width), torch.empty(0, width)), views=about.get('views'))
+        out._catalogue = Catalogue.of(content, index, about.get('rebuild', out._catalogue.rebuild))
+        out._catalogue.dirty = dirty
+        out.index, out.checkpoint, out._base = about['index'], made_by, base
+        out.configure(**about['settings'])
         return out
 
     def __getstate__(self) -> dict[str, Any]:
-        import faiss
-
-        with self._changes.read():
-            index = None if self._faiss is None else faiss.serialize_index(self._faiss)
-            return {**self.__dict__, '_faiss': index}
+        with self._changes:
+            content, index = self._catalogue.content(), self._state.index
+            copied = content._replace(
+                x={kind: x.clone() for kind, x in content.x.items()},
+                columns={name: column.copy() for name, column in content.columns.items()},
+            )
+            made = None if index is None else index.to_bytes()
+            own = {'_catalogue': (copied, made, self._catalogue.rebuild), '_changes': None, '_base': None}
+            return self.__dict__ | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        import faiss
-
-        self.__dict__.update(state)
-        if self._faiss is not None:
-            self._faiss = faiss.deserialize_index(self._faiss)
+        content, made, rebuild = state['_catalogue']
+        index = None if made is None else Index.from_bytes(made)
+        self.__dict__.update(
+            state | {'_catalogue': Catalogue.of(content, index, rebuild), '_changes': threading.RLock()}
+        )
 
     def __repr__(self) -> str:
         return f"{self.__class__.__name__}({self.num_users}, {self.num_items}, index='{self.index}')"
 
+    # Parts ---------------------------------------------------------------------------------------------------------
 
-def _scan(state: _State, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None) -> Iterator[Found]:
-    r"""Ranks all items, for as many rows at once as memory allows."""
-    for rows in torch.arange(len(query)).split(max(1, SCORES // state.num_items)):
-        score = query[rows] @ state.table[ITEM].t()
-        if mask is not None:
-            score.masked_fill_(~mask, float('-inf'))
-        part, own = take_rows(ptr, col, rows)
-        score[torch.repeat_interleave(part.diff()), own] = float('-inf')
-        yield rows, *best_of_rows(score, k)
+    @property
+    def _state(self) -> State:
+        return self._catalogue.state
+
+    def _columns(self, items: Any, ids: Any) -> dict[str, Any]:
+        return check_columns(items, len(ids), self.columns) if items is not None else {}
+
+    def _mask(
+        self, state: State, allowed: Ids | None, blocked: Ids | None, where: Mapping[str, Any] | None
+    ) -> Tensor | None:
+        r"""Returns which rows may be found, nothing where all may."""
+        if where is not None and not isinstance(where, Mapping):
+            raise TypeError(f"'where' needs to be a mapping of columns to values (got {type(where).__name__})")
+        if state.item.full and allowed is None and blocked is None and not where:
+            return None
+        table = self._catalogue.tables[ITEM]
+        mask = state.item.alive.clone()
+        if allowed is not None:
+            only = torch.zeros_like(mask)
+            only[lookup(ITEM, table.position, allowed)] = True
+            mask &= only
+        if blocked is not None:
+            mask[lookup(ITEM, table.position, blocked)] = False
+        for name, wanted in (where or {}).items():
+            if name not in table.columns:
+                raise ValueError(f"'where' needs columns among {table.columns} (got {name!r})")
+            mask &= matches(table.marks(name), name, wanted, len(mask))
+        return mask
+
+    def _found(
+        self, state: State, query: Tensor, k: int, ptr: Tensor, col: Tensor, mask: Tensor | None, metric: str
+    ) -> tuple[Tensor, Tensor]:
+        r"""Returns the scores and the rows of the best items."""
+        if state.index is None or metric == 'cosine':
+            search = scan(state, query, k, ptr, col, mask, metric == 'cosine')
+        else:
+            search = probe(state, query, k, ptr, col, mask, self.settings['oversample'])
+        parts = list(search)
+        if not parts:
+            return torch.empty(0, k), torch.empty(0, k, dtype=torch.long)
+        order, score, item = map(torch.cat, zip(*parts, strict=True))
+        order = order.argsort()  # the searches may take the rows in another order
+        return score[order], item[order]
+
+    def _explained(
+        self, state: State, rows: Tensor, row: Tensor, item: Tensor, ptr: Tensor, col: Tensor
+    ) -> dict[str, Any]:
+        r"""Returns the columns that say why ``item`` is recommended to ``rows[row]``."""
+        out: dict[str, Any] = {}
+        start = 0
+        for name, width in self.views.items():
+            part = slice(start, start + width)
+            pair = state.user.x[rows[row], part].double(), state.item.x[item, part].double()
+            out[f'score[{name}]'] = (pair[0] * pair[1]).sum(dim=1).numpy()
+            start += width
+        own = reasons(state.item, item, row, ptr, col, REASONS)
+        out['because'] = [state.item.ids[some].tolist() for some in own]
+        if 'title' in state.item.columns:
+            out['because_title'] = [state.item.columns['title'][some].tolist() for some in own]
+        return out
 
 
-def _mask(state: _State, allowed: Ids | None, blocked: Ids | None) -> Tensor | None:
-    r"""Returns which items may be found, nothing where all may."""
-    if allowed is None and blocked is None:
-        return None
-    mask = torch.full((state.num_items,), allowed is None)
-    mask[lookup(ITEM, state.position[ITEM], [] if allowed is None else allowed)] = True
-    mask[lookup(ITEM, state.position[ITEM], [] if blocked is None else blocked)] = False
-    return mask
+def _table(
+    state: State, kind: str, rows: Tensor, name: str, score: Tensor, item: Tensor, more: dict[str, Any] | None = None
+) -> 'pd.DataFrame':
+    import pandas as pd
+
+    keep = score > float('-inf')
+    found = item[keep].numpy()
+    rank = torch.arange(1, score.size(1) + 1).expand_as(item)[keep].numpy()
+    table = {
+        kind: state.rows(kind).ids[rows.unsqueeze(1).expand_as(item)[keep].numpy()],
+        'rank': rank,
+        name: state.item.ids[found],
+    }
+    for column, values in state.item.columns.items():
+        table[column] = pd.Series(values[found]).infer_objects()
+    return pd.DataFrame({**table, 'score': score[keep].numpy(), **(more or {})})
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    r"""Returns the manifest of a folder, an empty one if it is missing or damaged."""
-    try:
-        manifest = json.loads((folder / 'manifest.json').read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+def _check_views(views: Mapping[str, int] | None, width: int) -> dict[str, int]:
+    if not views:
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+    if not isinstance(views, Mapping) or not all(isinstance(name, str) for name in views):
+        raise TypeError(f"'views' need to be a mapping of names to numbers of columns (got {views!r})")
+    out = {name: check_count(count, max(width, 1), f'views[{name!r}]') for name, count in views.items()}
+    if sum(out.values()) != width:
+        raise ValueError(f"'views' need to have {width} columns together, as the embeddings (got {out})")
+    return out
