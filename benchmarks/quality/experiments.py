@@ -180,11 +180,24 @@ def published(dataset: str) -> Iterator[Job]:
 
 def untuned(dataset: str) -> Iterator[Job]:
     r"""What does our configuration reach as it stands? Only the temperature depends on the dataset: it is lower where
-    there are more items."""
+    there are more items. Beside it are the closest models of others, as their papers have them: AlphaRec; EASE, which
+    has no content; BM3 in the first configuration of its released launcher; and MGCN."""
     settings: Settings = {'model': {'temperature': 0.1} if dataset in LARGER else {}, 'fit': {'monitor': 'ndcg@20'}}
-    return jobs(
-        'preset, untuned', dataset, {'SoftmaxLIRDRec': trained(dataset, 'SoftmaxLIRDRec', settings)}, seeds(dataset)
-    )
+    fit: dict[str, Any] = {'monitor': 'ndcg@20'}
+    others: dict[str, tuple[str, Settings]] = {
+        'AlphaRec': ('AlphaRec', {'fit': fit}),
+        'BM3': ('BM3', {'model': {'num_layers': 1, 'dropout': 0.3, 'reg_weight': 0.1}, 'fit': fit}),
+        'PublishedMGCN': ('PublishedMGCN', {'fit': fit}),
+    }
+    if dataset == 'microlens_50k':
+        others = {
+            name: (model, known | {'fit': QUICK['fit'] | fit, 'val': QUICK['val']})
+            for name, (model, known) in others.items()
+        }
+    else:  # the embeddings of EASE are as wide as there are items
+        others['EASE'] = 'EASE', {}
+    variants = {'SoftmaxLIRDRec': trained(dataset, 'SoftmaxLIRDRec', settings)} | others
+    return jobs('preset, untuned', dataset, variants, seeds(dataset))
 
 
 def chosen(dataset: str, metric: str = 'recall@20') -> dict[str, Any]:

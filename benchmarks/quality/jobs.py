@@ -21,7 +21,7 @@ from benchmarks import rows
 from benchmarks.quality import catalogues, published, users
 from benchmarks.quality.variants import MODELS, Concatenation, UniformBesideBatch
 from lirdrec_pyg import Recommender, evaluate, fit, nn
-from lirdrec_pyg.transforms import InteractionGraph, RecentItems
+from lirdrec_pyg.transforms import InteractionGraph, ModalityGraphs, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
 ROWS = rows.RESULTS / 'quality' / 'runs.csv'
@@ -80,17 +80,17 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     r"""Returns the arguments of a model's constructor for the settings of its rows, and the power by which the length
     of an embedding counts, if the settings name one.
 
-    =============================================  =========================================
+    =============================================  ==================================================
     settings                                       arguments
-    =============================================  =========================================
+    =============================================  ==================================================
     ``loss``, ``temperature``, ``num_sampled``     ``objective=BPR()`` or ``SampledSoftmax``
-    ``num_negatives``                              ``objective=UniformBesideBatch``
+    ``num_negatives``                              ``objective=UniformBesideBatch``, of AlphaRec ``InfoNCE``
     ``pwc``, ``pwc_init``, ``pwc_decay``, …        ``fusion=PWC(init, decay)`` and others
     ``fusion=false``                               ``fusion=Concatenation()``
     ``history``                                    ``recent_items``
     ``scoring``                                    the power
     all others                                     as they are
-    =============================================  =========================================
+    =============================================  ==================================================
 
     Raises:
         ValueError: If a setting would be ignored or has no such value.
@@ -98,13 +98,15 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     out = dict(settings)
     words = 'temperature', 'num_negatives', 'num_sampled', 'learn_temperature'
     softmax = {name: out.pop(name) for name in words if name in out}
-    loss = out.pop('loss', 'softmax' if model == 'SoftmaxLIRDRec' else 'bpr')
-    if loss not in ('bpr', 'softmax'):
-        raise ValueError(f"'loss' needs to be 'bpr' or 'softmax' (got {loss!r})")
+    loss = out.pop('loss', {'SoftmaxLIRDRec': 'softmax', 'AlphaRec': 'infonce'}.get(model, 'bpr'))
+    if loss not in ('bpr', 'softmax', 'infonce'):
+        raise ValueError(f"'loss' needs to be 'bpr', 'softmax' or 'infonce' (got {loss!r})")
     if softmax and loss == 'bpr':
         raise ValueError(f"{sorted(softmax)} need 'loss' to be 'softmax' (got 'bpr')")
     if 'loss' in settings or softmax:
-        if 'num_negatives' in softmax:
+        if loss == 'infonce':
+            out['objective'] = nn.InfoNCE(**softmax)
+        elif 'num_negatives' in softmax:
             out['objective'] = UniformBesideBatch(**softmax)
         elif loss == 'softmax':
             softmax |= {'num_negatives': softmax.pop('num_sampled')} if 'num_sampled' in softmax else {}
@@ -133,13 +135,13 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
 def fit_arguments(model: Recommender, settings: Mapping[str, Any]) -> dict[str, Any]:
     r"""Returns the arguments of ``fit`` for the settings of a row.
 
-    What they leave out is what it was when the first rows were made, a batch of :obj:`2048` and the model's learning
-    rate. With ``rule=true``, it is today's default.
+    What they leave out is what it was when the first rows were made: a batch of :obj:`2048`, the model's learning rate,
+    and the end at the first peak. With ``rule=true``, it is today's default.
     """
     out = dict(settings)
     if out.pop('rule', False) or not any(param.requires_grad for param in model.parameters()):
         return out
-    return {'batch_size': 2048, 'lr': model.fit_defaults['lr']} | out
+    return {'batch_size': 2048, 'lr': model.fit_defaults['lr'], 'stopping': 'released'} | out
 
 
 def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroData, ...]:
@@ -160,6 +162,8 @@ def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[Hetero
     train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
     if recent := arguments(job['model'], settings.get('model', {}))[0].get('recent_items'):
         train = RecentItems(recent)(train)
+    if job['model'] == 'PublishedMGCN':
+        train = ModalityGraphs(settings.get('content', {}).get('k', 10))(train)
     train = InteractionGraph()(train)
     return (train, val, held_out) if test else (train, val)
 

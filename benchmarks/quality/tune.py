@@ -118,6 +118,31 @@ def mgcn(trial: optuna.Trial, dataset: str) -> jobs.Settings:
     }
 
 
+def published_mgcn(trial: optuna.Trial, dataset: str) -> jobs.Settings:
+    return {
+        'model': {
+            'contrast_weight': trial.suggest_categorical('contrast_weight', [0.0, 1e-3, 1e-2, 1e-1]),
+            'num_layers': trial.suggest_int('num_layers', 2, 3),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [2e-4, 5e-4, 1e-3])},
+        'content': {'k': trial.suggest_categorical('k', [5, 10])},
+    }
+
+
+def alpharec(trial: optuna.Trial, dataset: str) -> jobs.Settings:
+    return {
+        'model': {
+            'temperature': trial.suggest_categorical('temperature', [0.1, 0.15, 0.2]),
+            'num_layers': trial.suggest_int('num_layers', 1, 3),
+        },
+        'fit': {'lr': trial.suggest_categorical('lr', [2e-4, 5e-4, 1e-3])},
+    }
+
+
+def ease(trial: optuna.Trial, dataset: str) -> jobs.Settings:
+    return {'model': {'reg_weight': trial.suggest_float('reg_weight', 1.0, 3000.0, log=True)}}
+
+
 SPACES: dict[str, tuple[str, Space]] = {
     'LIRDRec': ('LIRDRec', lirdrec),
     'SoftmaxLIRDRec': ('SoftmaxLIRDRec', softmax),
@@ -127,6 +152,9 @@ SPACES: dict[str, tuple[str, Space]] = {
     'FREEDOM': ('FREEDOM', freedom),
     'BM3': ('BM3', bm3),
     'MGCN': ('MGCN', mgcn),
+    'PublishedMGCN': ('PublishedMGCN', published_mgcn),
+    'AlphaRec': ('AlphaRec', alpharec),
+    'EASE': ('EASE', ease),
 }
 
 

@@ -10,8 +10,9 @@ from torch.nn import ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn import Batch, Fusion, LIRDRec, SampledSoftmax
-from lirdrec_pyg.typing import ITEM
+from lirdrec_pyg.nn import MGCN, Batch, Fusion, LIRDRec, SampledSoftmax
+from lirdrec_pyg.nn.kernels import normalize, softmax_loss
+from lirdrec_pyg.typing import ITEM, SIMILAR_TO
 
 
 class LearnedRotation(LIRDRec):
@@ -111,4 +112,22 @@ class UniformBesideBatch(SampledSoftmax):
         return torch.cat([items, drawn[torch.isin(drawn, items, invert=True)]]), target, None
 
 
-MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated}
+class MixedMGCN(MGCN):
+    r"""MGCN as rows of before it was as published: all modalities share the item graph that is mixed from them, and a
+    batch's rows are contrasted as often as it has them."""
+
+    def neighbors(self, h: list[Tensor], data: HeteroData) -> Tensor:
+        out = torch.cat(h, dim=-1)
+        if self.propagation.num_item_layers == 0:
+            return out
+        store = data[SIMILAR_TO]
+        return self.propagation.smooth(out, (store.adj_t, None), (store.adj, None))
+
+    def contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
+        rows, index, count = index.unique(return_inverse=True, return_counts=True)
+        a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))
+        return softmax_loss(a, b, index, self.temperature, index=index, candidates=count)
+
+
+# `MGCN` of the rows is what it was when they were made.
+MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated, 'MGCN': MixedMGCN, 'PublishedMGCN': MGCN}

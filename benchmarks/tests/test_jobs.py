@@ -189,7 +189,7 @@ def test_settings_of_rows_are_arguments_of_today(model, settings, expected, powe
 @pytest.mark.parametrize(
     ('settings', 'match'),
     [
-        ({'loss': 'hinge'}, "'loss' needs to be 'bpr' or 'softmax'"),
+        ({'loss': 'hinge'}, "'loss' needs to be 'bpr', 'softmax' or 'infonce'"),
         ({'temperature': 0.1}, "need 'loss' to be 'softmax'"),
         ({'pwc': 'foo'}, "'pwc' needs to be one of"),
     ],

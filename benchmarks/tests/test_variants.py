@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from benchmarks.quality import jobs
+from benchmarks.quality import jobs, variants
+from lirdrec_pyg import nn
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,38 @@ def test_without_fusion_views_are_concatenated(tmp_path):
     whole = jobs.build(jobs.job('fake', 'LIRDRec', 0, {'model': {'hidden_channels': 8, 'pwc': 'uniform'}}), train)
     whole.load_state_dict(model.state_dict())
     assert torch.allclose(model(train).user, 3 * whole(train).user, atol=1e-6)
+
+
+def test_mgcn_of_the_rows_takes_the_mixed_item_graph(tmp_path):
+    job = jobs.job('fake', 'MGCN', 0, {'model': {'hidden_channels': 8}})
+    train, _ = jobs.splits(job, tmp_path, test=False)
+    model = jobs.build(job, train)
+    assert isinstance(model, variants.MixedMGCN)
+    a, b, index = torch.randn(5, 8), torch.randn(5, 8), torch.tensor([3, 0, 3, 2])
+    score = torch.nn.functional.cosine_similarity(a[index].unsqueeze(1), b[index], dim=-1) / model.temperature
+    expected = torch.nn.functional.cross_entropy(score, torch.arange(4))  # a row may be a negative of itself
+    assert torch.allclose(model.contrast(a, b, index), expected, atol=1e-5)
+    similar = train['item', 'similar_to', 'item'].adj_t.to_dense()
+    h = [torch.randn(train['item'].num_nodes, 8) for _ in range(2)]
+    assert torch.allclose(model.neighbors(list(h), train), similar @ torch.cat(h, dim=1), atol=1e-5)
+
+    published = jobs.job('fake', 'PublishedMGCN', 0, {'model': {'hidden_channels': 8}, 'content': {'k': 3}})
+    train, _ = jobs.splits(published, tmp_path, test=False)
+    assert type(jobs.build(published, train)) is nn.MGCN
+    target = train['item', 'similar_by_text', 'item'].edge_index[1]
+    assert int(target.bincount().max()) == 3
+
+
+@pytest.mark.parametrize('model', ['EASE', 'AlphaRec', 'PublishedMGCN'])
+def test_models_of_others_are_run_by_their_names(model, tmp_path):
+    settings = {} if model == 'EASE' else {'fit': {'epochs': 1}}
+    row = jobs.run(jobs.job('fake', model, 0, settings), tmp_path)
+    assert row['test_popularity@20'] > 0
+
+
+def test_settings_of_alpharec():
+    found, _ = jobs.arguments('AlphaRec', {'temperature': 0.3, 'num_negatives': 5})
+    assert str(found['objective']) == 'InfoNCE(temperature=0.3, num_negatives=5)'
+    found, _ = jobs.arguments('AlphaRec', {'loss': 'softmax', 'temperature': 0.3})
+    assert type(found['objective']) is nn.SampledSoftmax
+    assert jobs.arguments('AlphaRec', {}) == ({}, None)

@@ -1,9 +1,10 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Linear, Module
+from torch.nn import Linear, Module, Parameter
+from torch.nn.init import ones_
 
-from lirdrec_pyg.nn.kernels import dropout, has_half_products, hidden_layer
+from lirdrec_pyg.nn.kernels import dropout, has_half_products, hidden_layer, on_host
 
 
 class ModalityEncoder(Module):
@@ -20,6 +21,8 @@ class ModalityEncoder(Module):
         hidden_channels (int): The width between the layers.
         out_channels (int): The width of the output.
         dropout (float, optional): The dropout probability between the layers. (default: :obj:`0.0`)
+        spectral_filter (bool, optional): Whether each feature, a frequency of the spectrum, has a weight that is
+            trained, one at first. (default: :obj:`False`)
 
     Shapes:
         - **input:** :math:`(N, C_\mathrm{in})`
@@ -28,7 +31,14 @@ class ModalityEncoder(Module):
 
     generator: torch.Generator | None = None  # of a training run
 
-    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        dropout: float = 0.0,
+        spectral_filter: bool = False,
+    ) -> None:
         super().__init__()
         self.in_channels = in_channels
         self.hidden_channels = hidden_channels
@@ -36,16 +46,20 @@ class ModalityEncoder(Module):
         self.dropout = dropout
         self.lin1 = Linear(in_channels, hidden_channels)
         self.lin2 = Linear(hidden_channels, out_channels, bias=False)
+        self.filter = Parameter(torch.empty(in_channels)) if spectral_filter else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         self.lin1.reset_parameters()
         self.lin2.reset_parameters()
+        if self.filter is not None:
+            ones_(self.filter)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = hidden_layer(x, self.lin1.weight, self.lin1.bias)
+        weight = self.lin1.weight if self.filter is None else self.lin1.weight * self.filter
+        h = hidden_layer(x, weight, self.lin1.bias)
         h = dropout(h, self.dropout, self.training, self.generator)
-        if h.device.type == 'cpu' and not has_half_products():
+        if on_host(h) and not has_half_products():
             h = h.to(self.lin2.weight.dtype)
         return F.linear(h, self.lin2.weight.to(h.dtype)).to(self.lin2.weight.dtype)
 

@@ -9,7 +9,7 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.nn.encoder import ModalityEncoder
 from lirdrec_pyg.nn.fusion import PWC, Fusion
-from lirdrec_pyg.nn.kernels import normalize, rows_and_mean_square, sparse_rows
+from lirdrec_pyg.nn.kernels import normalize, on_host, rows_and_mean_square, sparse_rows
 from lirdrec_pyg.nn.models.recommender import Recommender, seen_items
 from lirdrec_pyg.nn.objectives import BPR, Batch, Objective
 from lirdrec_pyg.nn.propagation import Graph, Propagation, edges
@@ -63,6 +63,9 @@ class LIRDRec(Recommender):
         recent_items (int, optional): The number of latest items that join a user's embedding. (default: :obj:`0`)
         sparse (bool, optional): Whether the gradient of the users' vectors is sparse on a sampled sub-graph. It needs
             :class:`~lirdrec_pyg.training.LazyAdam`. (default: :obj:`False`)
+        spectral_filter (bool, optional): Whether each frequency of the spectrum has a weight that is trained, as in
+            `SMORE <https://arxiv.org/abs/2412.14978>`_, but real. It asks what a fixed transform lacks.
+            (default: :obj:`False`)
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, |V| d)`
@@ -82,6 +85,7 @@ class LIRDRec(Recommender):
         fusion: Fusion | None = None,
         recent_items: int = 0,
         sparse: bool = False,
+        spectral_filter: bool = False,
     ) -> None:
         super().__init__(objective or BPR())
         if len(in_channels) == 0:
@@ -99,7 +103,7 @@ class LIRDRec(Recommender):
         self.encoders = ModuleDict(
             {name: ModalityEncoder(width, 4 * d, d, dropout) for name, width in in_channels.items()}
         )
-        self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * d, d, dropout)
+        self.shared_encoder = ModalityEncoder(sum(in_channels.values()), 4 * d, d, dropout, spectral_filter)
         self.propagation = Propagation(num_layers, num_item_layers)
         self.fusion = self._own('fusion', fusion or PWC())
         self.fusion.build(d, self.num_views, num_users)
@@ -334,7 +338,7 @@ class LIRDRec(Recommender):
         known = data[INTERACTS].edge_index[0] * data[ITEM].num_nodes + data[INTERACTS].edge_index[1]  # sorted
         wanted = user * data[ITEM].num_nodes + item
         edge = torch.searchsorted(known, wanted).clamp(max=known.numel() - 1)
-        if not known.is_cuda and not torch.equal(known[edge], wanted):
+        if on_host(known) and not torch.equal(known[edge], wanted):
             raise ValueError("'pos' needs to be training interactions, which have items before them (got others)")
         return recent.index_select(0, edge)
 

@@ -271,3 +271,37 @@ def test_recent_items_are_what_came_before_the_interaction(splits):
         model(train)
     with pytest.raises(ValueError, match="'recent_items' needs to be non-negative"):
         LIRDRec.from_data(train, recent_items=-1)
+
+
+@pytest.mark.parametrize('dtype', [torch.float, torch.bfloat16])
+def test_a_spectral_filter_weighs_each_frequency_and_is_none_at_first(splits, dtype):
+    train, _, _ = splits
+    plain = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, spectral_filter=True)
+    assert model.state_dict().keys() - plain.state_dict().keys() == {'shared_encoder.filter'}
+    train['item'].spectrum = train['item'].spectrum.to(dtype)
+    user, pos = train[INTERACTS].edge_index[:, :32]
+    for one, other in zip(model(train), plain(train), strict=True):
+        assert torch.equal(one, other)
+    weight = torch.rand(24) + 0.5
+    model.shared_encoder.filter.data.copy_(weight)
+    part = copy(train)
+    part['item'].spectrum = train['item'].spectrum.float() * weight
+    tolerance = 1e-5 if dtype == torch.float else 0.05
+    assert torch.allclose(model(train).item, plain(part).item, atol=tolerance)
+    model.loss(train, user, pos, (pos + 1) % 48).backward()
+    assert model.shared_encoder.filter.grad.abs().min() > 0
+    assert str(model).endswith('spectral_filter=True)')
+
+
+def test_the_filter_has_the_gradient_of_its_formula(splits):
+    train, _, _ = splits
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8, spectral_filter=True)
+    x, encoder = train['item'].spectrum, model.shared_encoder
+    encoder.filter.data.uniform_(0.5, 1.5)
+    weight = torch.randn(48, 8)
+    h = torch.nn.functional.leaky_relu(encoder.lin1(x * encoder.filter))
+    expected = torch.autograd.grad((encoder.lin2(h) * weight).sum(), list(encoder.parameters()))
+    found = torch.autograd.grad((encoder(x) * weight).sum(), list(encoder.parameters()))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)

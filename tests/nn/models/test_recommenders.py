@@ -2,6 +2,7 @@ r"""The contract that every recommender passes."""
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch_geometric.transforms import Compose
 
 from lirdrec_pyg import evaluate, fit
@@ -106,6 +107,31 @@ def test_layout_and_edge_order_do_not_matter(name, layout, data):
     assert torch.allclose(out.item, expected.item, atol=1e-5)
 
 
+@pytest.mark.parametrize('cls', [FREEDOM, VBPR, LightGCN, BPRMF, MGCN, AlphaRec])
+@pytest.mark.parametrize('width', [4, 12])
+def test_baselines_take_the_softmax_and_any_width(cls, width, splits):
+    train = splits[0]
+    objective = SampledSoftmax(temperature=0.3, learn_temperature=True)
+    model = cls.from_data(train, seed=0, hidden_channels=width, objective=objective)
+    for power in (1.0, 0.0):  # calibration chooses it
+        model.set_power(power)
+        assert model(train).item.shape == (48, 2 * width if cls is VBPR else width)  # VBPR's IDs and content, each
+    for name in ('reg_weight', 'contrast_weight'):
+        if hasattr(model, name):
+            setattr(model, name, 0.0)  # what is left is the objective alone
+    if cls is FREEDOM:
+        model.dropout = 0.0
+    user, pos, neg = batch(train)
+    loss = model.loss(train, user, pos, neg)
+    z = model.embed(train)
+    cosine = F.normalize(z.user, dim=1)[user] @ F.normalize(z.item, dim=1).t()
+    seen = torch.bincount(train[INTERACTS].edge_index[1], minlength=48) > 0
+    expected = F.cross_entropy((cosine / 0.3).masked_fill(~seen, float('-inf')), pos)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert model.objective.log_scale.grad.abs() > 0
+
+
 @pytest.mark.parametrize('name', CASES)
 def test_state_dict_round_trip(name, splits):
     train, val, _ = splits
@@ -156,13 +182,14 @@ def test_repr(splits):
     train = splits[0]
     assert str(build('LIRDRec', train)) == (
         "LIRDRec(64, {'image': 16, 'text': 8}, hidden_channels=8, num_layers=2, num_item_layers=1, reg_weight=0.0001, "
-        'dropout=0.0, objective=BPR(), fusion=PWC(init=0.9, decay=0.9), recent_items=0, sparse=False)'
+        'dropout=0.0, objective=BPR(), fusion=PWC(init=0.9, decay=0.9), recent_items=0, sparse=False, '
+        'spectral_filter=False)'
     )
     assert str(build('SoftmaxLIRDRec', train)) == (
         "SoftmaxLIRDRec(64, {'image': 16, 'text': 8}, dropout=0.3, "
         'objective=SampledSoftmax(temperature=0.2, num_negatives=None, learn_temperature=False), hidden_channels=8, '
         'num_layers=2, num_item_layers=1, reg_weight=0.0001, fusion=PWC(init=0.9, decay=0.9), recent_items=0, '
-        'sparse=False)'
+        'sparse=False, spectral_filter=False)'
     )
     assert str(build('LightGCN', train)) == (
         'LightGCN(64, 48, hidden_channels=8, num_layers=3, reg_weight=0.0001, objective=BPR())'
