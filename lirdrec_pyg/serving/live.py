@@ -1,5 +1,5 @@
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -9,10 +9,11 @@ from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.serving.fold_in import fold_in_users
 from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, new_item_scale, onboard_items
 from lirdrec_pyg.serving.recommend import lookup, plain_ids
-from lirdrec_pyg.serving.retriever import Retriever
+from lirdrec_pyg.serving.retriever import Columns, Ids, Retriever
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check
 
-Ids = Sequence[str] | Sequence[int]
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class LiveModel:
@@ -25,7 +26,7 @@ class LiveModel:
     .. code-block:: python
 
         live = LiveModel(model, train)
-        live.add_items({'text': x}, ['B7'], title=['A cup'])
+        live.add_items({'text': x}, ['B7'], {'title': ['A cup']})
         live.add_interactions(['A1', 'new'], ['B7', 'B2'])
         print(live.retriever.recommend(['A1', 'new'], k=5))
 
@@ -71,7 +72,8 @@ class LiveModel:
             user, item = model(data)
         new = (data[INTERACTS].edge_index[1].bincount(minlength=len(item)) == 0).nonzero().view(-1)
         item[new.to(item.device)] = encode_new_items(model, data, new, self.layers, borrow, self.scale)
-        self.retriever = Retriever(Embeddings(user, item), seen=data, **kwargs)
+        views = dict.fromkeys([*model.in_channels, 'shared'], model.hidden_channels)
+        self.retriever = Retriever(Embeddings(user, item), data, **{'views': views} | kwargs)
         self._trained = {kind: set(data[kind].raw_id) for kind in (USER, ITEM)}
         self._items = {raw: i for i, raw in enumerate(data[ITEM].raw_id)}
         self._gone: set[str] = set()
@@ -81,7 +83,7 @@ class LiveModel:
         self,
         features: Mapping[str, Tensor],
         ids: Ids,
-        title: Sequence[str] | None = None,
+        items: 'Columns | pd.DataFrame | None' = None,
         masks: Mapping[str, Tensor] | None = None,
     ) -> None:
         r"""Takes in new items.
@@ -90,16 +92,19 @@ class LiveModel:
             features (mapping of str to Tensor): The features :math:`(N, C_m)` of each modality, see
                 :func:`onboard_items`.
             ids (sequence): Their raw ids.
-            title (sequence of str, optional): Their titles. (default: empty, where the data has titles)
+            items (DataFrame or mapping, optional): What else the retriever is to know of them, such as ``title``. A
+                column that is not given is :obj:`None`.
             masks (mapping of str to Tensor, optional): Which of them have each modality :math:`(N)`. (default: all)
 
         Raises:
-            ValueError: If an id is not new, or the features do not fit the data. Nothing has changed then.
+            ValueError: If an id is not new, or features or columns do not fit. Nothing has changed then.
         """
         own = _strings(ids, ITEM)
+        title = None if items is None or 'title' not in items else list(items['title'])
         data, new = onboard_items(self.data, features, own, title, masks, self.k, self.weights)
         layers = item_layers(self.model, data, self.layers)
-        self.retriever.add_items(encode_new_items(self.model, data, new, layers, self.borrow, self.scale), own)
+        z = encode_new_items(self.model, data, new, layers, self.borrow, self.scale)
+        self.retriever.add_items(z, own, items)
         self.data, self.layers = data, layers
         self._items |= dict(zip(own, new.tolist(), strict=True))
 

@@ -6,12 +6,11 @@ from torch_geometric.transforms import Compose
 
 from lirdrec_pyg import LIRDRec, fit
 from lirdrec_pyg.datasets import FakeMultimodal
-from lirdrec_pyg.serving import LiveModel, Retriever, encode_new_items, fold_in_users, onboard_items
+from lirdrec_pyg.serving import LiveModel, encode_new_items, fold_in_users, onboard_items
 from lirdrec_pyg.transforms import DCT, FixedSplit, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, modalities
 
 WEIGHTS = {'image': 0.3, 'text': 0.7}
-living = pytest.mark.skipif(not hasattr(Retriever, 'remove_items'), reason='needs items that leave')
 
 
 @pytest.fixture
@@ -42,8 +41,8 @@ def live_of(model, train, **settings):
 
 def test_items_are_served_as_the_functions_have_them(model, train):
     live = live_of(model, train)
-    live.add_items(features(train, [3, 8]), ['new-1', 'new-2'], title=['One', 'Two'])
-    live.add_items(features(train, [5]), [17], title=['Three'])
+    live.add_items(features(train, [3, 8]), ['new-1', 'new-2'], {'title': ['One', 'Two']})
+    live.add_items(features(train, [5]), [17], {'title': ['Three']})
     data, new = onboard_items(train, features(train, [3, 8]), ['new-1', 'new-2'], ['One', 'Two'], k=4, weights=WEIGHTS)
     data, last = onboard_items(data, features(train, [5]), ['17'], ['Three'], k=4, weights=WEIGHTS)
     with torch.no_grad():
@@ -57,11 +56,15 @@ def test_items_are_served_as_the_functions_have_them(model, train):
     assert live.data[ITEM].title[-3:] == ['One', 'Two', 'Three']
     assert repr(live) == "LiveModel(LIRDRec, Retriever(64, 51, index='Flat'), 3 new items, 0 new users)"
     assert train[ITEM].num_nodes == 48
+    table = live.retriever.recommend(['user-0'], 51, exclude_seen=False, explain=True)
+    parts = table[[f'score[{name}]' for name in ('image', 'text', 'shared')]].sum(axis=1)
+    assert parts.tolist() == pytest.approx(table['score'].tolist(), abs=1e-5)
+    assert {'One', 'Two', 'Three'} <= set(table['title'])
 
 
 def test_new_users_are_folded_in_and_nobody_gets_the_same_again(model, train):
     live = live_of(model, train, scale=1)
-    live.add_items(features(train, [3]), ['new'], title=['New'])
+    live.add_items(features(train, [3]), ['new'], {'title': ['New']})
     live.add_interactions(['anna', 'user-3', 'anna', 15], ['item-4', 'new', 'new', 'item-9'])
     expected = fold_in_users(model, live.data, [['item-4', 'new']])
     item = torch.cat([model.encode(train).item[:44], encode_new_items(model, live.data, torch.arange(44, 49), scale=1)])
@@ -74,7 +77,6 @@ def test_new_users_are_folded_in_and_nobody_gets_the_same_again(model, train):
     assert '3 new users' not in repr(live) and '1 new items, 2 new users' in repr(live)
 
 
-@living
 def test_a_new_user_is_known_better_by_and_by_and_sold_out_items_leave(model, train):
     live = live_of(model, train, scale=1)
     live.add_interactions(['anna', 'anna'], ['item-4', 'item-6'])
@@ -97,8 +99,8 @@ def test_what_is_refused_changes_nothing(model, train):
     live = live_of(model, train, scale=1)
     before = scores(live.retriever, 'user-0'), repr(live)
     for message, call in [
-        (r"'raw_id' needs to be new and unique", lambda: live.add_items(features(train, [3]), ['item-3'], ['x'])),
-        (r"'raw_id' needs one for each of the 1 new items", lambda: live.add_items(features(train, [3]), [], ['x'])),
+        (r"'raw_id' needs to be new and unique", lambda: live.add_items(features(train, [3]), ['item-3'])),
+        (r"'raw_id' needs one for each of the 1 new items", lambda: live.add_items(features(train, [3]), [])),
         (r"unknown item ids \(got 1, first: 'x'\)", lambda: live.add_interactions(['user-0', 'eve'], ['item-1', 'x'])),
         (r"'items' need to be as many as 'users', 1 \(got 2\)", lambda: live.add_interactions(['eve'], ['a', 'b'])),
         (r'user ids need to be strings or integers \(got True\)', lambda: live.add_interactions([True], ['item-1'])),
