@@ -1,4 +1,4 @@
-from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar
+from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar, ReleasedEarlyStopping
 from lirdrec_pyg.training.checkpoint import load_checkpoint, load_model
 from lirdrec_pyg.training.fitting import fit
 from lirdrec_pyg.training.lazy_adam import LazyAdam
@@ -24,6 +24,7 @@ __all__ = [
     'MiniBatches',
     'ModalityWeightMonitor',
     'ProgressBar',
+    'ReleasedEarlyStopping',
     'Trainer',
     'UniformNeighborSampler',
     'WholeGraph',

@@ -1,4 +1,5 @@
 import csv
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,26 +10,82 @@ from tqdm.auto import tqdm
 from lirdrec_pyg._io import replacing
 from lirdrec_pyg.training.trainer import Callback, Row, Trainer
 
+EARLY = 5  # an epoch
+FAST = 0.2  # of the loss
+
+logger = logging.getLogger(__name__)
+
 
 class EarlyStopping(Callback):
-    r"""Stops when the monitored metric was not better for more than ``patience`` epochs, as the released implementation
-    of LIRDRec does.
+    r"""Stops when the monitored metric has not been better for some epochs and is not about to be.
+
+    A run may dip after an early peak and be twice as good in the end. So it ends in epoch :math:`t`, where the best one
+    so far is :math:`b`, only if both hold:
+
+    - it has waited long enough: :math:`t - b > \max(p, g t)`, for the patience :math:`p` and its growth :math:`g`;
+    - the metric does not climb: its mean over the last :math:`p / 2` epochs is not above that over as many before them
+      by more than the share ``climb``.
+
+    It is logged how the run ended, as a warning where the best epoch came early while the loss went on to fall fast.
 
     Args:
-        patience (int): The number of epochs.
+        patience (int): The number of epochs :math:`p`.
+        growth (float, optional): The growth :math:`g`. (default: :obj:`0.25`)
+        climb (float, optional): The share. (default: :obj:`0.002`)
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int, growth: float = 0.25, climb: float = 0.002) -> None:
         if not patience > 0:
             raise ValueError(f"'patience' needs to be positive (got {patience})")
-        self.patience = patience
+        if not 0 <= growth < 1:
+            raise ValueError(f"'growth' needs to be in [0, 1) (got {growth})")
+        if not climb >= 0:
+            raise ValueError(f"'climb' needs to be non-negative (got {climb})")
+        self.patience, self.growth, self.climb = patience, growth, climb
 
     def on_start(self, trainer: Trainer) -> None:
-        if trainer.val is not None and trainer.epoch - trainer.best_epoch > self.patience:
-            trainer.stop()
+        if trainer.val is None or trainer.epoch - trainer.best_epoch <= max(self.patience, self.growth * trainer.epoch):
+            return
+        values = [row[trainer.monitor] for row in trainer.log]
+        if self._climbs(values):
+            return
+        trainer.stop()
+        if trainer.is_first_process:
+            _tell_end(trainer)
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         self.on_start(trainer)
+
+    def _climbs(self, values: list[float]) -> bool:
+        half = -(-self.patience // 2)
+        if len(values) < 2 * half:
+            return False
+        return sum(values[-half:]) > (1 + self.climb) * sum(values[-2 * half : -half])
+
+
+class ReleasedEarlyStopping(EarlyStopping):
+    r"""Stops when the monitored metric was not better for more than ``patience`` epochs, as the released implementation
+    of LIRDRec does. It takes the first peak for the last.
+
+    Args:
+        patience (int, optional): The number of epochs. (default: :obj:`20`)
+    """
+
+    def __init__(self, patience: int = 20) -> None:
+        super().__init__(patience, growth=0.0, climb=float('inf'))
+
+
+def _tell_end(trainer: Trainer) -> None:
+    loss = [row['loss'] for row in trainer.log]
+    best = trainer.best_epoch
+    fell = 1 - loss[-1] / loss[best - 1] if best > 0 and loss[best - 1] > 0 else 0.0
+    early = best <= EARLY and fell > FAST
+    logger.log(
+        logging.WARNING if early else logging.INFO,
+        'training ended in epoch %d: %s was best in epoch %d, and the loss has fallen by %.0f %% since%s',
+        trainer.epoch, trainer.monitor, best, 100 * fell,
+        '; a peak that early may not be the last: try a larger `patience`' if early else '',
+    )  # fmt: skip
 
 
 class Checkpoint(Callback):

@@ -1,6 +1,6 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch.nn import Parameter
 from torch.optim import Optimizer
@@ -9,10 +9,12 @@ from torch_geometric.data import HeteroData
 from lirdrec_pyg.nn.models.recommender import Recommender
 from lirdrec_pyg.ranking import evaluate
 from lirdrec_pyg.training import processes
-from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar
+from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar, ReleasedEarlyStopping
 from lirdrec_pyg.training.checkpoint import unwrap
 from lirdrec_pyg.training.loader import Loader
 from lirdrec_pyg.training.trainer import Callback, FitResult, PathLike, Precision, Trainer, parse_metric
+
+STOPPING: dict[str, type[EarlyStopping]] = {'climbing': EarlyStopping, 'released': ReleasedEarlyStopping}
 
 
 def fit(
@@ -24,6 +26,7 @@ def fit(
     batch_size: int | None = None,
     lr: float | None = None,
     patience: int | None = None,
+    stopping: Literal['climbing', 'released'] = 'climbing',
     monitor: str = 'recall@20',
     seed: int = 0,
     precision: Precision = 'fp32',
@@ -51,8 +54,10 @@ def fit(
             :obj:`2048`; see :func:`~lirdrec_pyg.training.default_batch_size`)
         lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``, times the square root of
             ``batch_size / 2048`` where that is above one; see :func:`~lirdrec_pyg.training.default_lr`)
-        patience (int, optional): Stop when the metric was not better for more than that many epochs. (default: that of
-            ``model.fit_defaults``)
+        patience (int, optional): Stop when the metric was not better for more than that many epochs, and does not
+            climb; see :class:`~lirdrec_pyg.training.EarlyStopping`. (default: that of ``model.fit_defaults``)
+        stopping (str, optional): ``'released'`` stops at the first peak that lasts, as the released implementation
+            does: :class:`~lirdrec_pyg.training.ReleasedEarlyStopping`. (default: ``'climbing'``)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
         seed (int, optional): The seed of shuffling, negatives and dropout. (default: :obj:`0`)
         precision (str, optional): ``'bf16'`` stores features and edge weights in bfloat16 for training, and takes the
@@ -82,6 +87,8 @@ def fit(
         raise ValueError(f"'patience' needs to be positive (got {patience})")
     if patience is not None and val is None:
         raise ValueError(f"'patience' needs a validation split, 'val', to wait for (got {patience} and None)")
+    if stopping not in STOPPING:
+        raise ValueError(f"'stopping' needs to be one of {list(STOPPING)} (got {stopping!r})")
     for name, given in [('resume', resume), ('overwrite', overwrite)]:
         if given and checkpoint is None:
             raise ValueError(f"'{name}' needs a 'checkpoint' to {name} (got None)")
@@ -106,7 +113,8 @@ def fit(
     )
     if resume and checkpoint is not None:
         trainer.resume(checkpoint)
-    trainer.callbacks.append(EarlyStopping(int(patience or trainer.model.fit_defaults['patience'])))
+    rule = STOPPING[stopping]
+    trainer.callbacks.append(rule(int(patience or trainer.model.fit_defaults['patience'])))
     if checkpoint is not None:
         trainer.callbacks.append(Checkpoint(checkpoint))
     if log_csv is not None:

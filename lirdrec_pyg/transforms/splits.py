@@ -48,6 +48,8 @@ class _Split(BaseTransform):
             split[INTERACTS].update(shared)
             split[INTERACTS].pop('split', None)
             split[INTERACTS].edge_label_index = label
+            if 'time' in shared and value != TRAIN:
+                split[INTERACTS].edge_label_time = _select(store.time, part == value, 0)
             splits.append(split)
         return splits[0], splits[1], splits[2]
 
@@ -68,6 +70,7 @@ class FixedSplit(_Split):
     Shapes:
         - **edge_index:** :math:`(2, |\mathcal{E}_{\textrm{train}}|)` in all three splits
         - **edge_label_index:** :math:`(2, P)` with the :math:`P` positives of the split
+        - **edge_label_time:** :math:`(P)`, their times in validation and test, where interactions have ``time``
 
     Raises:
         ValueError: If there is no ``split``, it holds other values, or a split is empty. For all of these transforms,

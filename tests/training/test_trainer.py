@@ -11,7 +11,7 @@ from lirdrec_pyg import BPRSampler, Callback, LightGCN, LIRDRec, Popularity, Tra
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import BM3, SampledSoftmax
 from lirdrec_pyg.nn.part import build as build_part
-from lirdrec_pyg.training import WholeGraph, default_batch_size, default_lr
+from lirdrec_pyg.training import EarlyStopping, ReleasedEarlyStopping, WholeGraph, default_batch_size, default_lr
 from lirdrec_pyg.training.checkpoint import load_checkpoint
 from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM
@@ -362,3 +362,54 @@ def test_default_batch_and_learning_rate_follow_the_interactions(splits):
     trainer = Trainer(model, train, val, batch_size=8 * 2048)
     assert trainer.optimizer.param_groups[0]['lr'] == pytest.approx(8**0.5 * 1e-4)
     assert Trainer(model, train, val, batch_size=8192, lr=1e-2).optimizer.param_groups[0]['lr'] == 1e-2
+
+
+def stopped(rule, values):
+    r"""Returns the epoch in which a rule ends a run with the given validation values, and the best one until then."""
+
+    class Run:
+        val, monitor, is_first_process, epoch, best_epoch, done = 'some', 'ndcg@20', True, 0, 0, False
+
+        def stop(self):
+            self.done = True
+
+    run, run.log = Run(), []
+    for run.epoch, value in enumerate(values, 1):
+        if value > max((row['ndcg@20'] for row in run.log), default=0):
+            run.best_epoch = run.epoch
+        run.log.append({'ndcg@20': value, 'loss': 1 / run.epoch})
+        rule.on_epoch(run, run.log[-1])
+        if run.done:
+            break
+    return run.epoch, run.best_epoch
+
+
+def test_early_stopping_finds_a_later_peak(caplog):
+    dip = [0.038, 0.045, 0.044, 0.042, 0.041] + [0.041 + 0.0005 * i for i in range(60)] + [0.07] * 60
+    assert stopped(ReleasedEarlyStopping(10), dip) == (13, 2)
+    assert 'ended in epoch 13: ndcg@20 was best in epoch 2, and the loss has fallen by 85 %' in caplog.text
+    assert 'a peak that early may not be the last' in caplog.text
+    assert stopped(EarlyStopping(10), dip)[1] == dip.index(max(dip)) + 1
+
+
+def test_early_stopping_waits_no_longer_where_a_run_overfits(caplog):
+    for best in (10, 20, 80):
+        values = [*range(best), *range(best, 0, -1)]
+        epoch, found = stopped(EarlyStopping(10), values)
+        assert found == stopped(ReleasedEarlyStopping(10), values)[1]
+        assert epoch <= 1.5 * stopped(ReleasedEarlyStopping(10), values)[0]
+    assert not caplog.records  # of warnings
+    with pytest.raises(ValueError, match=r"'growth' needs to be in \[0, 1\) \(got 1\)"):
+        EarlyStopping(10, growth=1)
+
+
+def test_fit_takes_the_rule_by_name(splits):
+    train, val = splits[:2]
+    model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+    runs = {}
+    for rule in ('climbing', 'released'):
+        again = copy.deepcopy(model)
+        runs[rule] = len(fit(again, train, val, **KWARGS | {'monitor': 'ndcg@5'}, patience=2, stopping=rule).log)
+    assert runs['released'] <= runs['climbing']
+    with pytest.raises(ValueError, match=r"'stopping' needs to be one of \['climbing', 'released'\] \(got 'never'\)"):
+        fit(model, train, val, **KWARGS, stopping='never')

@@ -90,7 +90,8 @@ def test_views_partition_the_data_and_never_leak(split, num_users, num_items, de
         assert not set(graph) & set(labels[1] + labels[2])
         assert out.rating.tolist() == [rating[pair] for pair in graph]
         assert out.time.tolist() == [time[pair] for pair in graph]
-        assert set(out.keys()) == {'edge_index', 'time', 'rating', 'edge_label_index'}
+        held_out = {'edge_label_time'} if view is not splits[0] else set()
+        assert set(out.keys()) == {'edge_index', 'time', 'rating', 'edge_label_index'} | held_out
         assert view[ITEM].x_image.data_ptr() == data[ITEM].x_image.data_ptr()
         assert view[ITEM].raw_id == data[ITEM].raw_id and view[ITEM].raw_id is splits[0][ITEM].raw_id
         similar = (ITEM, 'similar_to', ITEM)
@@ -256,6 +257,20 @@ def test_values_per_edge_are_sliced_along_the_edges():
     train = FixedSplit()(data)[0]
     assert torch.equal(train[INTERACTS].feature, data[INTERACTS].feature[[0, 3]])
     assert train[INTERACTS].review == ['a', 'd']
+
+
+def test_held_out_interactions_keep_their_times():
+    data = make_data(num_users=2, num_items=4, density=1.0)
+    data[INTERACTS].time = time = torch.tensor([3, 1, 2, 0, 10, 11, 12, 13])
+    of = dict(zip(pairs(data[INTERACTS].edge_index), time.tolist(), strict=True))
+    train, val, test = LeaveLastOut()(data)
+    assert 'edge_label_time' not in train[INTERACTS]
+    for split in (val, test):
+        store = split[INTERACTS]
+        assert store.edge_label_time.tolist() == [of[pair] for pair in pairs(store.edge_label_index)]
+        assert store.time.tolist() == train[INTERACTS].time.tolist()
+    del data[INTERACTS].time
+    assert 'edge_label_time' not in RandomSplit()(data)[1][INTERACTS]
 
 
 def test_repr():
