@@ -35,6 +35,19 @@ FILES = {
     '2023': ('{}.jsonl.gz', 'meta_{}.jsonl.gz'),
 }
 
+EVERY = """Automotive Books CDs_and_Vinyl Cell_Phones_and_Accessories Clothing_Shoes_and_Jewelry Digital_Music
+Electronics
+Grocery_and_Gourmet_Food Home_and_Kitchen Kindle_Store Movies_and_TV Musical_Instruments Office_Products
+Patio_Lawn_and_Garden Pet_Supplies Sports_and_Outdoors Tools_and_Home_Improvement Toys_and_Games Video_Games"""
+CATEGORIES = {  # as published; 2014 and 2018 with at least five reviews of each user and item
+    '2014': f'{EVERY} Amazon_Instant_Video Apps_for_Android Baby Beauty Health_and_Personal_Care'.split(),
+    '2018': f"""{EVERY} All_Beauty AMAZON_FASHION Appliances Arts_Crafts_and_Sewing Gift_Cards Industrial_and_Scientific
+    Luxury_Beauty Magazine_Subscriptions Prime_Pantry Software""".split(),
+    '2023': f"""{EVERY} All_Beauty Amazon_Fashion Appliances Arts_Crafts_and_Sewing Baby_Products
+    Beauty_and_Personal_Care Gift_Cards Handmade_Products Health_and_Household Health_and_Personal_Care
+    Industrial_and_Scientific Magazine_Subscriptions Software Subscription_Boxes Unknown""".split(),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,6 +71,13 @@ def main() -> None:
     for text in args.features:
         if '=' not in text:
             parser.error(f"'--features' needs to be of the form MODALITY=PATH (got {text!r})")
+    known = {**category_names(args.version), **{name: name for name in CATEGORIES[args.version]}}
+    if args.name not in known:
+        others = [version for version in FILES if args.name in {*category_names(version), *CATEGORIES[version]}]
+        parser.error(
+            f"the release of {args.version} has no category '{args.name}' (it has {', '.join(sorted(known))})"
+            + (f'; those of {" and ".join(others)} have' if others else '')
+        )
     dataset = (FakeReviews if args.fake else AmazonReviews)(
         args.root,
         args.name,
@@ -83,8 +103,18 @@ def main() -> None:
     folder = save_mmrec(data, args.out, args.name)
     print(f'\nwritten: {folder}')
     if 'text' not in modalities(data):
-        print('next: compute features of the texts in items.tsv, and put them beside it as text_feat.npy')
-    print(f'then: python examples/lirdrec_amazon.py --root {args.out} --name {args.name}')
+        fake = '--fake ' if args.fake else ''
+        print('next, the features of the texts:')
+        print(f'    python examples/extract_features.py {fake}--items {folder}/items.tsv --out {folder}')
+    print('then:')
+    print(f'    python examples/lirdrec_amazon.py --root {args.out} --name {args.name}')
+
+
+def category_names(version: str) -> dict[str, str]:
+    r"""Returns the categories of the published benchmarks by their short names."""
+    names = {'sports': 'Sports_and_Outdoors', 'clothing': 'Clothing_Shoes_and_Jewelry', 'electronics': 'Electronics'}
+    baby = {'2014': 'Baby', '2023': 'Baby_Products'}
+    return names | ({'baby': baby[version]} if version in baby else {})
 
 
 class FakeReviews(AmazonReviews):
@@ -109,11 +139,9 @@ def print_report(report: dict[str, Any], indent: int = 2) -> None:
 
 
 def write_fake(root: Path, name: str, version: str, num_users: int = 100, num_items: int = 80, seed: int = 0) -> None:
-    r"""Writes raw files of a release in its own format, with a few lines as odd as the real ones."""
+    r"""Writes raw files of a release in its own format."""
     rng = random.Random(seed)
-    names = {'sports': 'Sports_and_Outdoors', 'clothing': 'Clothing_Shoes_and_Jewelry', 'electronics': 'Electronics'}
-    names['baby'] = 'Baby_Products' if version == '2023' else 'Baby'
-    category = names.get(name, name)
+    category = category_names(version).get(name, name)
     raw = root / version / 'raw'
     raw.mkdir(parents=True, exist_ok=True)
     items = [f'B{i:09d}' for i in range(num_items)]
@@ -126,7 +154,6 @@ def write_fake(root: Path, name: str, version: str, num_users: int = 100, num_it
             else:
                 row = {'reviewerID': f'A{user:04d}', 'asin': item, 'overall': stars, 'unixReviewTime': time}
             reviews.append(json.dumps(row).encode())
-    reviews.append(b'{"asin": "B000')  # malformed
     for i, item in enumerate(items):
         kind, colour = ('bear', 'ball', 'cup')[i % 3], rng.choice(('red', 'green', 'blue'))
         title, text = f'{colour.title()} {kind}', f'<p>A {colour} {kind} &amp; its box.</p>'

@@ -4,12 +4,13 @@ language model writes about their images.
     python examples/extract_features.py --items data/baby/items.tsv --out data/baby
     python examples/extract_features.py --items products.csv --text name description --image photo --out features
     python examples/extract_features.py --fake --out runs/features
+    python examples/extract_features.py --fake --items data/fake/baby/items.tsv --out data/fake/baby
 
 Row i of a feature file belongs to line i of the table (sorted by itemID, where it has that column), so a folder that
 examples/build_amazon.py wrote needs nothing else. The work is kept in pieces: start the same command again after a
-crash and it goes on. Items without a text or a readable image are marked in <modality>_mask.npy. With --fake, a few
-products, their images and tiny models with random weights are made first, so nothing is downloaded; this never
-replaces the features of a catalogue.
+crash and it goes on. Items without a text or a readable image are marked in <modality>_mask.npy. With --fake, tiny
+models with random weights are made first and take the place of the encoders, so nothing is downloaded; without --items,
+a few products and their images are made, too. This never replaces features that were computed in earnest.
 """
 
 import argparse
@@ -44,14 +45,18 @@ def main() -> None:
     parser.add_argument('--prompt', default='Describe the product in this image.', help='what it is asked')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     parser.add_argument('--half', action='store_true', help='compute in half precision')
-    parser.add_argument('--fake', action='store_true', help='make products and tiny models first')
+    parser.add_argument('--fake', action='store_true', help='make tiny models first, and products if there are none')
     args = parser.parse_args()
-    if args.fake == (args.items is not None):
+    if not args.fake and args.items is None:
         parser.error('either --items or --fake is needed: --fake makes items of its own')
     if args.fake:
-        if any(not is_fake(path) for path in args.out.glob('*_feat.npy')):
-            parser.error(f"'{args.out}' holds features of a catalogue: give --fake another folder")
-        make_fake(args)
+        names = ['text', *(['image', 'caption'] if args.image or args.items is None else [])]
+        for path in [args.out / f'{name}_feat.npy' for name in names]:
+            if path.is_file() and not is_fake(path):
+                parser.error(f"'{path}' holds features of a catalogue: give --fake another folder")
+        make_fake_models(args)
+        if args.items is None:
+            make_fake_products(args)
 
     table = {'sep': '\t', 'quoting': csv.QUOTE_NONE} if args.items.suffix == '.tsv' else {}
     frame = pd.read_csv(args.items, dtype=str, keep_default_na=False, **table)
@@ -91,17 +96,10 @@ def is_fake(path: Path) -> bool:
     return known.is_file() and Path(json.loads(known.read_text())['encoder']).parent.name == 'fake'
 
 
-def make_fake(args: argparse.Namespace) -> None:
-    r"""Makes a table of products, their images, and tiny models, and points the arguments to them."""
-    import transformers as hf
+def make_fake_products(args: argparse.Namespace) -> None:
+    r"""Makes a table of products and their images, and points the arguments to them."""
     from PIL import Image
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from tokenizers import Tokenizer, models, pre_tokenizers
 
-    hf.utils.logging.disable_progress_bar()
-    hf.logging.set_verbosity_error()
-    torch.manual_seed(0)
     folder = args.out / 'fake'
     (folder / 'images').mkdir(parents=True, exist_ok=True)
     rows = []
@@ -110,7 +108,22 @@ def make_fake(args: argparse.Namespace) -> None:
         rows.append({'sku': f'P{number}', 'name': f'{color} cup', 'photo': f'{color}.png'})
     rows.append({'sku': 'P4', 'name': 'a cup without photo', 'photo': ''})
     pd.DataFrame(rows).to_csv(folder / 'products.csv', index=False)
+    args.items, args.text, args.image, args.image_root = folder / 'products.csv', ['name'], 'photo', folder / 'images'
+    print('made', json.dumps([row['name'] for row in rows]))
 
+
+def make_fake_models(args: argparse.Namespace) -> None:
+    r"""Makes tiny models with random weights, and points the arguments to them."""
+    import transformers as hf
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    hf.utils.logging.disable_progress_bar()
+    hf.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    folder = args.out / 'fake'
+    folder.mkdir(parents=True, exist_ok=True)
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '<image>', 'red', 'green', 'blue', 'white', 'cup', 'a']
     inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token='[UNK]'))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -142,9 +155,7 @@ def make_fake(args: argparse.Namespace) -> None:
         image_processor=hf.CLIPImageProcessor(size={'shortest_edge': 32}, crop_size=size), tokenizer=tokenizer,
         patch_size=16, vision_feature_select_strategy='default', num_additional_image_tokens=1, chat_template=template,
     ).save_pretrained(llava)  # fmt: skip
-    args.items, args.text, args.image, args.image_root = folder / 'products.csv', ['name'], 'photo', folder / 'images'
     args.text_encoder, args.image_encoder, args.captioner = text, vit, llava
-    print('made', json.dumps([row['name'] for row in rows]))
 
 
 if __name__ == '__main__':

@@ -63,6 +63,7 @@ def main() -> None:
         if args.rows and (known := find_row(args.rows, row)):
             print(f'seed {seed}: found in {args.rows}')
             results.append({key: float(value) for key, value in known.items() if 'test_' in key and value})
+            print_metrics(results[-1])
             continue
         clock = time.perf_counter()
         model = LIRDRec.from_data(
@@ -86,7 +87,7 @@ def main() -> None:
         metrics = evaluate(model(train), test, k=[5, 10, 20, 50], metrics=METRICS)
         results.append({f'test_{key}': value for key, value in metrics.items()})
         print(f'seed {seed}: best epoch {result.best_epoch}, {seconds:.0f} s')
-        print('  '.join(f'{name} {value:.4f}' for name, value in metrics.items()))
+        print_metrics(results[-1])
         if args.rows:
             row |= {'best_epoch': result.best_epoch, 'epochs': len(result.log), 'seconds': round(seconds, 1)}
             row |= {'val_recall@20': result.best_value} | results[-1] | environment(args.device)
@@ -95,6 +96,10 @@ def main() -> None:
         for name in results[0]:
             values = torch.tensor([result[name] for result in results if name in result])
             print(f'{name}: {values.mean():.4f} ± {values.std():.4f} ({len(values)} seeds)')
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    print('  '.join(f'{name.removeprefix("test_")} {value:.4f}' for name, value in metrics.items()))
 
 
 def environment(device: str) -> dict[str, str]:

@@ -77,7 +77,17 @@ def main() -> None:
     train = InteractionGraph()(train)
     model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, objective=SampledSoftmax())
     model.set_power(0)  # scores are cosines, which serve new products better
-    fit(model, train, val, epochs=args.epochs, lr=1e-2, monitor='recall@5', seed=args.seed, progress=False)
+    fit(
+        model,
+        train,
+        val,
+        epochs=args.epochs,
+        patience=args.epochs,
+        lr=1e-2,
+        monitor='ndcg@5',
+        seed=args.seed,
+        progress=False,
+    )
     embeddings = model(train)
     for name, found in [('Popularity', Popularity()(train)), ('LIRDRec', embeddings)]:
         metrics = evaluate(found, test, k=5)

@@ -28,6 +28,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import rows
 from benchmarks.quality import experiments, jobs
 
 
@@ -76,7 +77,20 @@ def main() -> None:
     else:
         model, seeds, settings = args.model or 'LIRDRec', args.seeds or range(5), parse(args.set or [])
         todo = [jobs.job(dataset, model, seed, settings) for dataset in args.dataset for seed in seeds]
+    print_known(todo, args.rows)
     jobs.run_all(copy.deepcopy(todo), args.root, args.rows, args.shard)
+
+
+def print_known(todo: list[jobs.Job], path: Path) -> None:
+    r"""Prints the rows that need not be run."""
+    wanted = {tuple(str(value) for value in jobs.key(one).values()) for one in todo}
+    found = [row for row in rows.read(path) if tuple(row[name] for name in jobs.KEYS) in wanted]
+    for row in found:
+        metrics = {name: row.get(name) for name in ('val_ndcg@20', 'test_recall@20', 'test_ndcg@20')}
+        shown = ', '.join(f'{name.replace("_", " ")} {float(value):.4f}' for name, value in metrics.items() if value)
+        print(f'{row["dataset"]} {row["experiment"]} {row["variant"] or row["model"]} seed {row["seed"]}: {shown}')
+    left = len(wanted) - len(found)
+    print(f'{len(found)} rows found in {path}, ' + (f'{left} to run' if left else 'nothing to run'), flush=True)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ whole process, and counts what it has read of the file.
 """
 
 import argparse
+import importlib.util
 import statistics
 import tempfile
 import time
@@ -73,7 +74,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.items, args.interactions, args.steps, args.index, args.columns = 2000, 20_000, 2, 'IVF16,Flat', 16
+    if args.plot and importlib.util.find_spec('matplotlib') is None:
+        parser.error("--plot needs matplotlib: pip install 'lirdrec-pyg[plots]'")
     num_users = args.users or args.interactions // 10
+    print(needs(args.items, num_users, args.interactions, args.columns, args.hidden_channels), flush=True)
     row: rows.Row = {'items': args.items, 'users': num_users, 'interactions': args.interactions}
     row |= {'columns': args.columns, 'hidden_channels': args.hidden_channels}
     row |= {'num_neighbors': str(args.num_neighbors), 'index': args.index, 'index_params': args.index_params}
@@ -133,6 +137,15 @@ def main() -> None:
         rows.append(args.rows or RESULTS, row | rows.environment())
     if args.plot:
         plot(rows.read(args.rows or RESULTS), args.plot)
+
+
+def needs(items: int, users: int, interactions: int, columns: int, channels: int) -> str:
+    r"""Says what a run takes: the features on disk; and in memory the features of the item graph, the edges in both
+    directions, and the users' vectors with both moments of Adam."""
+    memory = 4 * items * columns + 40 * (interactions + 10 * items) + 3 * 4 * users * 2 * channels
+    size = f'{items:,} items, {users:,} users, {interactions:,} interactions'
+    peak = 0.6 + 3.3 * memory / 2**30  # as the rows have it
+    return f'{size}: takes {2 * items * columns / 2**30:.2f} GiB of disk and about {peak:.1f} GiB of memory'
 
 
 def plot(out: list[rows.Row], path: Path) -> None:

@@ -25,8 +25,8 @@ def build(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings('ignore:left out')
 def test_it_refuses_before_it_writes(build, tmp_path, capsys):
     for args, error in [
-        (['--name', 'baby', '--version', '2018'], ValueError),
-        (['--name', '../evil'], ValueError),
+        (['--name', 'baby', '--version', '2018'], SystemExit),
+        (['--name', '../evil'], SystemExit),
         (['--name', 'baby', '--features', 'text=none.npy'], FileNotFoundError),
         (['--name', 'baby', '--features', 'text'], SystemExit),
         (['--name', 'baby', '--k-core', '-1'], ValueError),
