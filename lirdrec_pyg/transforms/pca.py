@@ -77,8 +77,8 @@ class PCA(BaseTransform):
     What decides is one of these:
 
     - ``'auto'``: the fewest components that keep 95 % of the variance. A modality stays as it is where little would be
-      gained: where that is more than half its width, or where it is at most 128 wide. In five runs on each dataset
-      this costs no quality that they can tell, see ``docs/scale.md``.
+      gained: where that is more than half its width, or where it is at most 128 wide. ``docs/scale.md`` says what this
+      does to quality.
     - A number in :math:`(0, 1)`: the fewest components that keep this share of the variance.
     - An integer: so many components. Here and above, a modality that is no wider stays as it is.
     - :class:`Components`: those of earlier items, for items that came later.
