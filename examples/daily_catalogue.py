@@ -73,7 +73,8 @@ def week(data: HeteroData, day_of: Days, args: argparse.Namespace, folder: Path)
         users = {data[USER].raw_id[u] for u in (day_of[USER] == day).nonzero().view(-1).tolist()}
         first, later = halves(pairs, users)  # of what new users like today
         live.add_interactions(*zip(*first, strict=True))
-        print(f'Day {day}: {len(items)} items and {len(users)} users joined in {time.perf_counter() - clock:.2f} s')
+        seconds = time.perf_counter() - clock
+        print(f'Day {day}: {len(items)} items onboarded and {len(users)} users folded in, {seconds:.2f} s')
         report(live, later, items)
         live.add_interactions(*zip(*later, *(pair for pair in pairs if pair[0] not in users), strict=True))
 
@@ -114,9 +115,8 @@ def report(live: LiveModel, later: list[tuple[str, str]], items: list[str]) -> N
     for user, item in later:
         liked.setdefault(user, set()).add(item)
     known = live.retriever.recommend(live.data[USER].raw_id, k=20)['item'].isin(items).mean()
-    print(
-        f'  these items have {known:.1%} of the places of known users, and are {len(items) / live.retriever.num_items:.1%}'
-    )
+    share = len(items) / live.retriever.num_items
+    print(f'  these items, {share:.1%} of all, have {known:.1%} of the places of known users')
     if liked:
         table = live.retriever.recommend(list(liked), k=20)
         recall = [len(liked[user] & set(own['item'])) / len(liked[user]) for user, own in table.groupby('user')]

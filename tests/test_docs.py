@@ -139,7 +139,7 @@ class FakeEncoder:
         return torch.stack(rows)
 
 
-GUIDES = ['quickstart', 'guides/own_shop', 'guides/features', 'guides/serving', 'guides/processes']
+GUIDES = ['quickstart', 'guides/own_shop', 'guides/features', 'guides/serving', 'guides/processes', 'report', 'catalogue']
 
 
 @pytest.mark.parametrize('page', GUIDES)
@@ -158,6 +158,8 @@ def test_every_snippet_of(page, monkeypatch, capsys):
         'guides/features': r'\[ True,  True, False, False\](.|\n)*torch\.Size\(\[48, 8\]\)',
         'guides/serving': r'item-new(.|\n)*user-new(.|\n)*Retriever\(',
         'guides/processes': '',
+        'catalogue': r'user-0 .* \[item-',
+        'report': '',
     }
     assert re.search(shown[page], out), out
 
