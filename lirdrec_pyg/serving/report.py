@@ -322,7 +322,8 @@ class _Page:
         views = list(dict.fromkeys(name.removesuffix('_neighbours') for name in names))
         if len(views) > 1:
             self.views = [(name.replace('_', ' '), f'c{i % 6}') for i, name in enumerate(views)]
-        near = [None if not ids else int(node_ids(self.data, ITEM, ids)[0]) for ids in table['because']]
+        found = iter(node_ids(self.data, ITEM, [ids[0] for ids in table['because'] if ids]).tolist())
+        near = [next(found) if ids else None for ids in table['because']]
         shares: list[tuple[Share, ...]] = []
         for row in table[[f'from_{name}' for name in names]].to_numpy(dtype=float).tolist():
             part = dict.fromkeys(views, 0.0)
