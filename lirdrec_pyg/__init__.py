@@ -1,6 +1,7 @@
 r"""ID-free multimodal recommendation on PyTorch Geometric."""
 
 from lirdrec_pyg import datasets, nn, transforms
+from lirdrec_pyg.autofit import AutofitResult, autofit
 from lirdrec_pyg.nn import LightGCN, LIRDRec, Popularity, Recommender, SoftmaxLIRDRec
 from lirdrec_pyg.ranking import calibrate, evaluate
 from lirdrec_pyg.serving import (
@@ -32,6 +33,7 @@ from lirdrec_pyg.typing import Embeddings
 __version__ = '0.1.0'
 
 __all__ = [
+    'AutofitResult',
     'BPRSampler',
     'Callback',
     'Embeddings',
@@ -48,6 +50,7 @@ __all__ = [
     'SoftmaxLIRDRec',
     'Trainer',
     '__version__',
+    'autofit',
     'calibrate',
     'datasets',
     'encode_layerwise',
