@@ -189,7 +189,7 @@ def hide(train: HeteroData, val: HeteroData, seed: int = 0, latest: bool = False
     train, val = copy(train), copy(val)
     for split in (train, val):
         for key, value in list(split[INTERACTS].items()):
-            if key != 'edge_label_index' or split is train:
+            if not key.startswith('edge_label') or split is train:
                 split[INTERACTS][key] = value[..., kept]
     return train, val
 

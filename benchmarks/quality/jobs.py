@@ -221,8 +221,10 @@ def some_users(split: HeteroData, users: int | None = None) -> HeteroData:
     if users is None or users >= held.numel():
         return split
     drawn = held[torch.randperm(held.numel(), generator=torch.Generator().manual_seed(0))[:users]]
-    split = copy.copy(split)
-    split[INTERACTS].edge_label_index = label[:, torch.isin(label[0], drawn)]
+    split, kept = copy.copy(split), torch.isin(label[0], drawn)
+    for key in ('edge_label_index', 'edge_label_time'):
+        if key in split[INTERACTS]:
+            split[INTERACTS][key] = split[INTERACTS][key][..., kept]
     return split
 
 
