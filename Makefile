@@ -74,6 +74,10 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).studies.missing --root $(DATA)
 	$(Q).studies.onboard --root $(DATA)
 	$(Q).studies.onboard --items 100000
+	$(Q).studies.new_items --root $(DATA) --dataset scientific --model SoftmaxLIRDRec
+	$(Q).studies.new_items --root $(DATA) --dataset movielens --model SoftmaxLIRDRec
+	$(Q).studies.new_items --root $(DATA) --dataset scientific --model LIRDRec
+	$(Q).studies.new_items --root $(DATA) --dataset movielens --model LIRDRec
 	$(Q).studies.fold_in --root $(DATA)
 	$(Q).studies.pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40
 	$(Q).studies.gradient_bias --root $(DATA)

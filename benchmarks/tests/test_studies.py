@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import rows
 from benchmarks.quality import jobs
-from benchmarks.quality.studies import fold_in, gradient_bias, missing, onboard, pwc_weights
+from benchmarks.quality.studies import fold_in, gradient_bias, missing, new_items, onboard, pwc_weights
 
 
 @pytest.mark.parametrize('module', [onboard, fold_in, missing], ids=lambda module: module.__name__.rpartition('.')[2])
@@ -35,6 +35,17 @@ def test_onboarded_items_do_as_well_as_those_there_from_the_start(tmp_path):
     assert onboarded['largest_change'] < 1e-6 < anew['largest_change']
     assert all(0 <= row['new_share'] <= 1 for row in found.values())
     assert onboard.run_large(2000, 50, width=16)['largest_change'] < 1e-6
+
+
+def test_new_items_win_places_at_the_expense_of_others(tmp_path):
+    rows_of = new_items.run('fake', 0, 'SoftmaxLIRDRec', 3, tmp_path)
+    assert len(rows_of) == 10
+    found = {row['method']: row for row in rows_of if row['power'] == 0.5}
+    assert found['no new items']['new_share'] == 0 == found['no new items']['new_recall@20']
+    assert found['content']['new_share'] < 0.05 < found['borrowing, scaled']['new_share'] < 0.4
+    assert found['borrowing, scaled']['known_recall@20'] < found['no new items']['known_recall@20']
+    scaled, plain = found['borrowing, scaled'], found['borrowing']
+    assert scaled['new_among_new_recall@20'] == pytest.approx(plain['new_among_new_recall@20'], abs=0.01)
 
 
 def test_users_folded_in_do_as_well_as_those_trained_with(tmp_path, monkeypatch):
