@@ -157,7 +157,8 @@ class Living(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize('index', ['Flat', 'IVF3,Flat', 'HNSW8'])
-def test_any_changes_give_the_answers_of_plain_dictionaries(index):
+def test_any_changes_give_the_answers_of_plain_dictionaries(index, monkeypatch):
+    monkeypatch.setattr('os.fsync', lambda file: None)  # no power is cut here
     machine = type(f'Living{index[:4]}', (Living,), {'index': index, 'exact': index != 'HNSW8'})
     quick = settings(max_examples=5, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck))
     run_state_machine_as_test(machine, settings=quick)
@@ -230,6 +231,8 @@ def test_an_update_is_seen_whole_by_a_search_that_began_before_it(monkeypatch):
     after = retriever.recommend([0], 8)
     assert after['item'].tolist()[:3] != [0, 1, 2] and set(after['item']) == {'a', 'b', 'c', 3, 4, 5, 6, 7}
     assert retriever.recommend([0], 77)['score'].tolist() == [40.0] * 3 + [20.0] * 5 + [1.0] * 69
+    assert index.faiss.ntotal == 88
+    retriever.add_seen([0], ['a'])
     assert index.faiss.ntotal == retriever.num_items == 80  # what no search knows any more is forgotten
 
 
@@ -254,9 +257,10 @@ KILLED = """
 import os, sys, torch
 from lirdrec_pyg.serving import Retriever
 torch.set_num_threads(1)
+os.fsync = lambda file: None
 folder, whole = sys.argv[1], sys.argv[2] == 'whole'
 outcomes = []
-for point in range(400):
+for point in range(0, 400, 3):
     before = Retriever.load(folder).num_items
     child = os.fork()
     if child == 0:
