@@ -69,6 +69,9 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     r"""Reads a checkpoint of :func:`~lirdrec_pyg.fit`, without executing anything in it.
 
+    Returns:
+        dict: The state of the run, by name.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is damaged or no checkpoint.
@@ -119,6 +122,9 @@ def load_model(path: str | os.PathLike[str], data: HeteroData | None = None, see
         data (HeteroData, optional): A training split with other users or items than those of the checkpoint.
             (default: those of the checkpoint)
         seed (int, optional): The seed of the vectors of who is new. (default: :obj:`0`)
+
+    Returns:
+        Recommender: The model.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -74,6 +74,9 @@ def fit(
         callbacks (sequence of Callback, optional): Watchers. (default: none)
         progress (bool, optional): Show a progress bar. (default: :obj:`True`)
 
+    Returns:
+        FitResult: The log, the best epoch and its value.
+
     Raises:
         ValueError: If an argument is out of range or would be ignored, or the checkpoint is damaged, of another model
             or other data.
