@@ -1,4 +1,4 @@
-r"""How long a ``Retriever`` takes to change: items that leave, come and change, a search before and after, and a save of
+r"""How long a ``Retriever`` takes to change: items that leave, come and change, a search before and after, a save of
 what changed, on generated clustered embeddings.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.living

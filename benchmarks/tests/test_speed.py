@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import rows
-from benchmarks.speed import electronics, neighbors, processes, scaling
+from benchmarks.speed import electronics, living, neighbors, processes, scaling
 from benchmarks.speed.straightforward import StraightforwardTrainer
 from lirdrec_pyg import BPRSampler, LIRDRec
 from lirdrec_pyg.datasets import FakeMultimodal
@@ -141,6 +141,15 @@ def test_neighbors_quick(tmp_path, monkeypatch):
     table = [row for row in rows.read(path) if row['sampler'] == 'ours']
     assert [row['num_neighbors'] for row in table] == ['[4, 2, 0]', '[10, 5, 5]', '[-1, 5, 0]']
     assert all(float(row['ms']) > 0 and int(row['edges']) > 1000 for row in table)
+
+
+def test_living_quick(tmp_path, monkeypatch):
+    path = tmp_path / 'rows.csv'
+    monkeypatch.setattr(sys, 'argv', ['living', '--quick', '--rows', str(path)])
+    living.main()
+    table = rows.read(path)
+    assert [row['index'] for row in table] == ['Flat', 'IVF16,Flat', 'HNSW16']
+    assert all(float(row['p50_ms_after']) > 0 and float(row['remove_and_add_s']) < 5 for row in table)
 
 
 def test_electronics_quick(quick, tmp_path):
