@@ -11,7 +11,7 @@ from torch_geometric.data import HeteroData
 from lirdrec_pyg.nn import ContentKNN, LIRDRec, Popularity, SampledSoftmax, SoftmaxLIRDRec
 from lirdrec_pyg.ranking import calibrate, evaluate
 from lirdrec_pyg.training import Callback, FitResult, Trainer, fit
-from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RecentItems
+from lirdrec_pyg.transforms import DCT, CollaborativeFeatures, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import (
     INTERACTS,
     ITEM,
@@ -26,10 +26,11 @@ from lirdrec_pyg.typing import (
 LIST = 20  # the cut-off of ndcg
 NEIGHBORS = 10  # of an item in the item graph
 NUM_NEGATIVES = 4096  # from which the softmax over more items is estimated
-NUM_RECENT = 10  # of a sequential model
+NUM_RECENT = 10  # items of a sequential model
+NUM_COMPONENTS = 64  # of the collaborative features
 SHARES = (0.1, 0.5, 0.9)  # of the first of two modalities in the item graph
 FIRST_LOOK = 5  # the epoch from which on a trial may be given up
-MARGIN = 0.03  # by which it has to be behind
+MARGIN = 0.03  # by which something has to be better to count
 
 
 class AutofitResult(NamedTuple):
@@ -85,10 +86,14 @@ def autofit(
         print(evaluate(result.embeddings(), test))
 
     - The *item graph* mixes the modalities as the best content kNN does. A graph that the split has stays.
-    - The *temperature* of the softmax is trained. A second model has a fixed one. It is given up once it falls behind.
-    - Where validation is later than training, the second model reads a user's *recent items* instead. It is validated
-      without the latest ones, as many as validation holds out: the test asks for what comes after those.
+    - The *temperature* of the softmax is trained. A second model has a fixed one, and reads *collaborative features*
+      beside the content (:class:`~lirdrec_pyg.transforms.CollaborativeFeatures`): dense data asks for these.
+    - Where validation is later than training, the second model reads a user's *recent items* instead. The two are
+      compared without the latest interactions of the users, as many as validation holds out, since the test asks for
+      what comes after those.
     - *How much an item's length counts* is chosen after training (:func:`~lirdrec_pyg.calibrate`).
+
+    The second model is given up once it is behind.
 
     Batch size, learning rate and the end of training are the defaults of :func:`~lirdrec_pyg.fit`. Where there are more
     than 4,096 items, the softmax is estimated from as many. There is no ID embedding of items. The test split is not
@@ -125,37 +130,43 @@ def autofit(
     mixes = [(validated(ContentKNN(mix)), mix) for mix in _mixes(modalities(train))]
     values['content kNN'], mix = max(mixes, key=lambda entry: entry[0])
     given = SIMILAR_TO in train.edge_types
-    train = _prepared(train, mix)
+    if not given:
+        if values['content kNN'] < (1 + MARGIN) * mixes[0][0]:  # that of equal weights
+            mix = mixes[0][1]
+        train = ItemKNNGraph(min(NEIGHBORS, train[ITEM].num_nodes), weights=mix)(_without_adjacency(train))
 
     gap = _gap(train, val)
     learned = SampledSoftmax(num_negatives=NUM_NEGATIVES, learn_temperature=True)
-    plans: list[tuple[str, HeteroData, dict[str, Any]]] = [('learned temperature', train, {'objective': learned})]
+    plans = [_Plan('content', _finished(train), {'objective': learned})]
     if gap > 0:
-        plans += [('recent items', _sequential(train, gap), {'objective': learned, 'recent_items': NUM_RECENT})]
-    else:
-        plans += [('fixed temperature', train, {'objective': SampledSoftmax(num_negatives=NUM_NEGATIVES)})]
+        data = _finished(RecentItems(NUM_RECENT)(train))
+        plans += [_Plan('recent items', data, {'objective': learned, 'recent_items': NUM_RECENT})]
+    elif (rank := min(NUM_COMPONENTS, train[ITEM].num_nodes - 1, train[USER].num_nodes - 1)) > 0:
+        data = _finished(CollaborativeFeatures(rank)(train))
+        plans += [_Plan('collaborative features', data, {'objective': SampledSoftmax(num_negatives=NUM_NEGATIVES)})]
 
-    best: tuple[float, LIRDRec, FitResult] | None = None
-    for name, data, kwargs in plans:
+    trials: list[tuple[float, _Plan, LIRDRec, FitResult]] = []
+    for plan in plans:
         if deadline.reached:
             break
-        model: LIRDRec = SoftmaxLIRDRec.from_data(data, seed=seed, **kwargs)
-        watch: list[Callback] = [deadline] if best is None else [deadline, _Race(best[2], metric)]
-        result = fit(model, data, val, monitor=metric, seed=seed, callbacks=watch, progress=progress)
-        values[name] = max(calibrate(model, data, val, metric=metric).values())
-        if best is None or values[name] > best[0]:
-            best = values[name], model, result
-    assert best is not None
-    _, model, result = best
-    objective = model.objective
+        model: LIRDRec = SoftmaxLIRDRec.from_data(plan.data, seed=seed, **plan.kwargs)
+        watch: list[Callback] = [deadline, *(_Race(result, metric) for _, _, _, result in trials)]
+        result = fit(model, plan.data, val, monitor=metric, seed=seed, callbacks=watch, progress=progress)
+        values[plan.name] = max(calibrate(model, plan.data, val, metric=metric).values())
+        value = values[plan.name]
+        if gap > 0:
+            with torch.no_grad():
+                value = evaluate(model(_earlier(plan.data, gap)), val, k=k, metrics=['ndcg'])[metric]
+            values[f'{plan.name}, without the latest'] = value
+        trials.append((value, plan, model, result))
+    _, plan, model, result = max(trials, key=lambda trial: trial[0])
+    train, objective = plan.data, model.objective
     assert isinstance(objective, SampledSoftmax)
-    if model.recent is not None:
-        train = _sequential(train, 0)
     chosen = {
+        'model': plan.name,
         'temperature': round(objective.temperature, 3),
         'power': model.number('power'),
         'item graph': 'as given' if given else mix,
-        'recent items': 0 if model.recent is None else model.recent.length,
     }
     warnings = list(_warnings(values, result, minutes if deadline.reached else None))
     return AutofitResult(model, train, result, values, chosen, warnings, time.monotonic() - clock)
@@ -203,13 +214,17 @@ def _mixes(names: list[str]) -> Iterator[dict[str, float]]:
         yield from ({name: float(name == only) for name in names} for only in names)
 
 
-def _prepared(train: HeteroData, mix: Mapping[str, float]) -> HeteroData:
-    r"""Adds what the model needs and the split does not have."""
-    if SIMILAR_TO not in train.edge_types:
-        train = ItemKNNGraph(min(NEIGHBORS, train[ITEM].num_nodes), weights=mix)(_without_adjacency(train))
-    if 'spectrum' not in train[ITEM]:
-        train = DCT()(train)
-    return train if REV_INTERACTS in train.edge_types else InteractionGraph()(train)
+class _Plan(NamedTuple):
+    r"""A model to try: its name, its data and its arguments."""
+
+    name: str
+    data: HeteroData
+    kwargs: dict[str, Any]
+
+
+def _finished(train: HeteroData) -> HeteroData:
+    r"""Adds spectrum and adjacency, which are made last."""
+    return InteractionGraph()(_without_adjacency(DCT()(train)))
 
 
 def _without_adjacency(train: HeteroData) -> HeteroData:
@@ -233,12 +248,22 @@ def _gap(train: HeteroData, val: HeteroData) -> int:
     return max(1, round(user.numel() / user.unique().numel()))
 
 
-def _sequential(train: HeteroData, gap: int) -> HeteroData:
-    r"""Adds recent items, those of the users without their latest ones."""
-    train = RecentItems(NUM_RECENT + gap)(train)
-    train[USER].recent_items = train[USER].recent_items[:, gap:].contiguous()
-    train[INTERACTS].recent_items = train[INTERACTS].recent_items[:, :NUM_RECENT].contiguous()
-    return train
+def _earlier(train: HeteroData, gap: int) -> HeteroData:
+    r"""Returns the data as it was before the latest interactions of each user, who keeps at least one."""
+    user, time = train[INTERACTS].edge_index[0], train[INTERACTS].time
+    order = torch.argsort(time, stable=True).flip(0)
+    order = order[torch.argsort(user[order], stable=True)]  # by user, the latest first
+    count = user.bincount(minlength=train[USER].num_nodes)
+    rank = torch.arange(user.numel(), device=user.device) - (count.cumsum(0) - count)[user[order]]
+    kept = order[rank >= (count - 1).clamp(min=0, max=gap)[user[order]]].sort().values
+    out = _without_adjacency(train)
+    store = out[INTERACTS]
+    for key in set(store.keys()) - {'edge_index', 'time'}:
+        del store[key]
+    store.edge_index, store.time = store.edge_index[:, kept], time[kept]
+    if 'recent_items' in out[USER]:
+        out = RecentItems(out[USER].recent_items.size(1))(out)
+    return InteractionGraph()(out)
 
 
 def _warnings(values: Mapping[str, float], result: FitResult, minutes: float | None) -> Iterator[str]:

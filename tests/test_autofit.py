@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lirdrec_pyg import LIRDRec, Trainer, autofit, evaluate, load_model, recommend
-from lirdrec_pyg.autofit import _Deadline, _gap, _mixes, _Race, _sequential
+from lirdrec_pyg.autofit import _Deadline, _earlier, _finished, _gap, _mixes, _Race
 from lirdrec_pyg.datasets import FakeMultimodal
 from lirdrec_pyg.nn import ContentKNN, Popularity
 from lirdrec_pyg.training import FitResult
@@ -20,7 +20,7 @@ def test_decides_on_validation_and_says_so(raw):
     before = train.to_dict()
     result = autofit(train, val, progress=False)
     assert train.to_dict().keys() == before.keys() and 'spectrum' not in train[ITEM]
-    assert list(result.values) == ['popularity', 'content kNN', 'learned temperature', 'fixed temperature']
+    assert list(result.values) == ['popularity', 'content kNN', 'content', 'collaborative features']
     assert result.values['popularity'] == evaluate(Popularity()(train), val, k=20)['ndcg@20']
     mixes = [evaluate(ContentKNN(mix)(train), val, k=20)['ndcg@20'] for mix in _mixes(['image', 'text'])]
     assert result.values['content kNN'] == max(mixes)
@@ -30,7 +30,7 @@ def test_decides_on_validation_and_says_so(raw):
     assert result.chosen['power'] == result.model.number('power')
     assert isinstance(result.model, LIRDRec) and not any(kind == 'item' for kind in result.model.tables().values())
     text = str(result)
-    assert f'learned temperature  {result.values["learned temperature"]:.4f}' in text
+    assert f'collaborative features  {result.values["collaborative features"]:.4f}' in text
     assert f'best epoch {result.fit.best_epoch} of {len(result.fit.log)}' in text
     assert result.warnings == [] and 'warning' not in text
     assert result.values['content kNN'] < value
@@ -49,17 +49,23 @@ def test_recent_items_are_tried_where_validation_is_later(raw):
     train, val, test = LeaveLastOut()(raw)
     assert _gap(train, val) == 1 and _gap(*RandomSplit()(raw)[:2]) == 0
     result = autofit(train, val, progress=False)
-    assert 'recent items' in result.values and 'fixed temperature' not in result.values
-    if result.chosen['recent items']:
-        assert torch.equal(result.train[USER].recent_items, RecentItems(10)(train)[USER].recent_items)
+    names = ['content', 'recent items']
+    assert list(result.values)[2:] == [f'{name}{when}' for name in names for when in ('', ', without the latest')]
+    before = {name: result.values[f'{name}, without the latest'] for name in names}
+    assert result.chosen['model'] == max(before, key=before.get)
+    assert ('recent_items' in result.train[USER]) == (result.chosen['model'] == 'recent items')
     assert evaluate(result.embeddings(), test, k=20)['ndcg@20'] > 0
 
 
-def test_validation_lacks_the_latest_items_as_the_test_does(raw):
-    train = LeaveLastOut()(raw)[0]
-    plain, gap = RecentItems(10)(train), _sequential(train, 2)
-    assert torch.equal(gap[USER].recent_items[:, :8], plain[USER].recent_items[:, 2:])
-    assert torch.equal(gap[INTERACTS].recent_items, plain[INTERACTS].recent_items)  # in training all count
+def test_data_of_before_the_latest_interactions(raw):
+    train = _finished(RecentItems(10)(LeaveLastOut()(raw)[0]))
+    early = _earlier(train, 2)
+    degree, before = (data[INTERACTS].edge_index[0].bincount(minlength=64) for data in (early, train))
+    assert torch.equal(degree, (before - 2).clamp(min=1))
+    assert torch.equal(early[USER].recent_items[:, :8], train[USER].recent_items[:, 2:])
+    assert early[INTERACTS].adj_t.values().numel() == degree.sum()
+    pairs = set(map(tuple, early[INTERACTS].edge_index.t().tolist()))
+    assert pairs < set(map(tuple, train[INTERACTS].edge_index.t().tolist()))
 
 
 def test_a_split_keeps_its_item_graph(raw):
@@ -96,7 +102,7 @@ def test_a_trial_that_is_behind_is_given_up():
 def test_minutes_end_training(raw):
     train, val, _ = RandomSplit()(raw)
     result = autofit(train, val, minutes=1e-9, progress=False)
-    assert len(result.fit.log) == 1 and 'fixed temperature' not in result.values
+    assert len(result.fit.log) == 1 and 'collaborative features' not in result.values
     assert any('minutes were over after 1 epochs' in warning for warning in result.warnings)
     with pytest.raises(ValueError, match=r"'minutes' needs to be positive \(got 0\)"):
         autofit(train, val, minutes=0)
