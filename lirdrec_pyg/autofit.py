@@ -131,7 +131,7 @@ def autofit(
     values['content kNN'], mix = max(mixes, key=lambda entry: entry[0])
     given = SIMILAR_TO in train.edge_types
     if not given:
-        if values['content kNN'] < (1 + MARGIN) * mixes[0][0]:  # that of equal weights
+        if values['content kNN'] < max((1 + MARGIN) * mixes[0][0], values['popularity']):  # no better than equal ones
             mix = mixes[0][1]
         train = ItemKNNGraph(min(NEIGHBORS, train[ITEM].num_nodes), weights=mix)(_without_adjacency(train))
 

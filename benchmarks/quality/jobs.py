@@ -20,7 +20,7 @@ from torch_geometric.data import HeteroData
 from benchmarks import rows
 from benchmarks.quality import catalogues, published, users
 from benchmarks.quality.variants import MODELS, Concatenation, UniformBesideBatch
-from lirdrec_pyg import Recommender, evaluate, fit, nn
+from lirdrec_pyg import Recommender, autofit, evaluate, fit, nn
 from lirdrec_pyg.transforms import InteractionGraph, ModalityGraphs, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -56,7 +56,8 @@ def job(
 
     Args:
         dataset (str): One of ``catalogues.py``.
-        model (str, optional): A class of :mod:`lirdrec_pyg.nn` or of ``variants.py``. (default: ``'LIRDRec'``)
+        model (str, optional): A class of :mod:`lirdrec_pyg.nn` or of ``variants.py``, or ``'autofit'``.
+            (default: ``'LIRDRec'``)
         seed (int, optional): The seed of initial weights, training and content. (default: :obj:`0`)
         settings (dict, optional): What differs from the defaults, by group: ``'model'``, ``'fit'``, ``'content'`` and
             ``'val'``. (default: nothing)
@@ -159,6 +160,8 @@ def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[Hetero
     train, val, held_out = catalogues.split(job['dataset'])(data)
     if hide:
         train, val = catalogues.hide(train, val, latest=job['dataset'] in catalogues.BY_TIME)
+    if job['model'] == 'autofit':  # which chooses by itself
+        return (train, val, held_out) if test else (train, val)
     train = catalogues.content(train, seed=job['seed'], **settings.get('content', {}))
     if recent := arguments(job['model'], settings.get('model', {}))[0].get('recent_items'):
         train = RecentItems(recent)(train)
@@ -192,11 +195,14 @@ def train_and_test(job: Job, root: Path) -> tuple[rows.Row, Tensor, Tensor]:
     tests = bool(job['test'])
     with rows.PeakMemory() as memory:
         train, val, *held_out = splits(job, root, test=tests)
-        model = build(job, train)
         clock, cpu = time.perf_counter(), time.process_time()
         some = some_users(val, **job['settings'].get('val', {}))
-        fitting = fit_arguments(model, job['settings'].get('fit', {}))
-        result = fit(model, train, some, seed=job['seed'], progress=False, **fitting)
+        if job['model'] == 'autofit':
+            model, train, result, *_ = autofit(train, some, seed=job['seed'], progress=False)
+        else:
+            model = build(job, train)
+            fitting = fit_arguments(model, job['settings'].get('fit', {}))
+            result = fit(model, train, some, seed=job['seed'], progress=False, **fitting)
         seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
     row = key(job)
     row |= {'best_epoch': result.best_epoch, 'epochs': len(result.log), 'seconds': round(seconds, 1)}
