@@ -48,6 +48,8 @@ def test_the_same_seed_decides_the_same(raw):
 def test_recent_items_are_tried_where_validation_is_later(raw):
     train, val, test = LeaveLastOut()(raw)
     assert _gap(train, val) == 1 and _gap(*RandomSplit()(raw)[:2]) == 0
+    raw[INTERACTS].time = torch.zeros_like(raw[INTERACTS].time)  # no times at all
+    assert _gap(*LeaveLastOut()(raw)[:2]) == 0
     result = autofit(train, val, progress=False)
     names = ['content', 'recent items']
     assert list(result.values)[2:] == [f'{name}{when}' for name in names for when in ('', ', without the latest')]
