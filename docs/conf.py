@@ -60,6 +60,7 @@ MODULES = {
     'lirdrec_pyg.nn': 'Models and their parts',
     'lirdrec_pyg.nn.kernels': 'Kernels',
     'lirdrec_pyg.training': 'Training',
+    'lirdrec_pyg.autofit': 'Without tuning',
     'lirdrec_pyg.ranking': 'Ranking',
     'lirdrec_pyg.serving': 'Serving',
     'lirdrec_pyg.typing': 'The data contract',
@@ -114,7 +115,8 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, content: nod
     target = node.get('reftarget', '')
     if node.get('refdomain') != 'py' or not target.startswith('lirdrec_pyg.'):
         return None
-    value, rest = lirdrec_pyg, target.split('.')[1:]
+    value: Any = lirdrec_pyg
+    rest = target.split('.')[1:]
     while rest:
         value = getattr(value, rest.pop(0), None)
         if id(value) in HOME:
