@@ -51,6 +51,14 @@ WEIGHTS = {'image': 0.1, 'text': 0.9}  # of the item graph
 CURVE = [10_000, 100_000, 1_000_000, 10_000_000]
 STAGES = ['generate', 'compress', 'graph', 'train', 'test', 'straightforward']
 COUNTED = STAGES[1:5]
+OWN = {  # the arguments of each
+    'generate': ['scale', 'widths'],
+    'compress': ['components'],
+    'graph': ['exact_items', 'small_graph', 'graph_recall'],
+    'train': ['model', 'negatives', 'val_users', 'epochs', 'steps'],
+    'test': [],
+    'straightforward': ['straightforward_steps'],
+}
 RANK, BLOCK = 256, 8192
 SHOWN = ['interactions', 'stage', 'seconds', 'minutes', 'peak_gib', 'told']
 Told = dict[str, Any]
@@ -350,10 +358,10 @@ RUN: dict[str, Callable[[argparse.Namespace], Told]] = {
 # Running -------------------------------------------------------------------------------------------------------------
 
 
-def settings(args: argparse.Namespace) -> Told:
-    r"""Returns the arguments that a stage's result depends on."""
-    out = ('folder', 'stages', 'again', 'rows', 'plot', 'task', 'quick', 'curve')
-    return {name: value for name, value in vars(args).items() if name not in out}
+def settings(args: argparse.Namespace, stage: str) -> Told:
+    r"""Returns the arguments that the result of a stage depends on: its own, and those of the stages before."""
+    names = [name for before in STAGES[: STAGES.index(stage) + 1] for name in OWN[before]]
+    return {name: getattr(args, name) for name in names}
 
 
 def rows_of(args: argparse.Namespace, stage: str) -> Told:
@@ -369,7 +377,7 @@ def run_stage(args: argparse.Namespace, stage: str) -> None:
     clock = time.perf_counter()
     told = RUN[stage](args)
     told = {'seconds': time.perf_counter() - clock} | told
-    told |= {'stage': stage, 'settings': settings(args), 'peak_gib': round(rows.peak_rss() / 1024, 2)}
+    told |= {'stage': stage, 'settings': settings(args, stage), 'peak_gib': round(rows.peak_rss() / 1024, 2)}
     if stage == 'graph' and args.graph_recall:
         told |= graph_recall(args)
     told |= rows.environment()
@@ -382,7 +390,7 @@ def run(args: argparse.Namespace) -> list[rows.Row]:
     out: list[rows.Row] = []
     for stage in args.stages:
         path = args.folder / f'{stage}.json'
-        if path.is_file() and rows_of(args, stage)['settings'] == settings(args) and not args.again:
+        if path.is_file() and rows_of(args, stage)['settings'] == settings(args, stage) and not args.again:
             print(f'{stage}: done before', flush=True)
             continue
         if stage == 'train' and (args.again or path.is_file()):
