@@ -15,13 +15,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LIRDRec, Popularity, evaluate, fit, recommend
+from lirdrec_pyg import Popularity, autofit, evaluate, recommend
 from lirdrec_pyg.datasets import InteractionTable
 from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
-from lirdrec_pyg.nn import SampledSoftmax
-from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, LeaveLastOut, RandomSplit
+from lirdrec_pyg.transforms import LeaveLastOut, RandomSplit
 
 PRODUCTS = """sku,name,about
 B01,Sourdough at Home,bread baking flour oven
@@ -57,7 +55,7 @@ def main() -> None:
     parser.add_argument('--text', nargs='+', default=['name', 'about'], help='the columns that say what a product is; '
                         'the first is shown (default: name about)')  # fmt: skip
     parser.add_argument('--text-encoder', help='a model of sentence-transformers (default: hashed words)')
-    parser.add_argument('--epochs', type=int, default=100, help='at most (default: %(default)s)')
+    parser.add_argument('--minutes', type=float, help='for training, at most (default: no limit)')
     parser.add_argument('--seed', type=int, default=0, help='of weights and sampling (default: %(default)s)')
     args = parser.parse_args()
     if (args.orders is None) != (args.products is None):
@@ -72,23 +70,10 @@ def main() -> None:
     text = encode_texts(table.texts, encoder, args.folder, ids=table.item_ids, progress=False)
     data = table.to_hetero_data({'text': text})
 
-    data = Compose([DCT(), ItemKNNGraph(k=min(4, len(table.item_ids)))])(data)
     train, val, test = (LeaveLastOut() if args.time else RandomSplit(seed=args.seed))(data)
-    train = InteractionGraph()(train)
-    model = LIRDRec.from_data(train, seed=args.seed, hidden_channels=16, num_layers=3, objective=SampledSoftmax())
-    model.set_power(0)  # scores are cosines, which serve new products better
-    fit(
-        model,
-        train,
-        val,
-        epochs=args.epochs,
-        patience=args.epochs,
-        lr=1e-2,
-        monitor='ndcg@5',
-        seed=args.seed,
-        progress=False,
-    )
-    embeddings = model(train)
+    result = autofit(train, val, seed=args.seed, minutes=args.minutes, progress=False)
+    print(result)
+    train, embeddings = result.train, result.embeddings()
     for name, found in [('Popularity', Popularity()(train)), ('LIRDRec', embeddings)]:
         metrics = evaluate(found, test, k=5)
         print(f'{name:<12}' + '  '.join(f'{key} {value:.4f}' for key, value in metrics.items()))
