@@ -40,7 +40,7 @@ def probe(
     if mask is None:
         number, left = size, size - ptr.diff()
     else:
-        number = int(mask.sum())
+        number = state.item.num_alive if mask is state.item.alive else int(mask.sum())
         left = number - torch.zeros(len(query), dtype=torch.long).index_add_(
             0, torch.repeat_interleave(ptr.diff()), mask[col].long()
         )

@@ -483,8 +483,8 @@ class Retriever:
         r"""Returns which rows may be found, nothing where all may."""
         if where is not None and not isinstance(where, Mapping):
             raise TypeError(f"'where' needs to be a mapping of columns to values (got {type(where).__name__})")
-        if state.item.full and allowed is None and blocked is None and not where:
-            return None
+        if allowed is None and blocked is None and not where:
+            return None if state.item.full else state.item.alive
         table = self._catalogue.tables[ITEM]
         mask = state.item.alive.clone()
         if allowed is not None:
