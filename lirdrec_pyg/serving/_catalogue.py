@@ -276,12 +276,11 @@ class Catalogue:
         Raises:
             ValueError: If its parts do not go together.
         """
+        check_sizes(content)
         check_embeddings(Embeddings(content.x[USER], content.x[ITEM]))
         out = cls(content.x[ITEM].size(1), list(content.columns), rebuild)
         for kind, table in out.tables.items():
             x, ids = content.x[kind], content.ids[kind]
-            if len(ids) != len(x):
-                raise ValueError(f'{kind} ids need to be as many as embeddings, {len(x)} (got {len(ids)})')
             own = as_rows([row for row, raw in enumerate(ids) if raw is not None])
             named = as_column(ids)[own.numpy()]
             if len(set(named.tolist())) < len(own):
@@ -294,6 +293,18 @@ class Catalogue:
         key = _seen.keys(*pairs).unique()
         out.state = out._made(_seen.starts(key, out.tables[USER].size), key, index)
         return out
+
+
+def check_sizes(content: Content) -> None:
+    r"""Raises a :class:`ValueError` if there are not as many ids as embeddings, and as many values of each column."""
+    for kind, x in content.x.items():
+        if len(content.ids[kind]) != len(x):
+            raise ValueError(f'{kind} ids need to be as many as embeddings, {len(x)} (got {len(content.ids[kind])})')
+    for name, column in content.columns.items():
+        if len(column) != len(content.x[ITEM]):
+            raise ValueError(
+                f"column '{name}' needs one value for each item, {len(content.x[ITEM])} (got {len(column)})"
+            )
 
 
 def ids_of(rows: Rows) -> list[Any]:

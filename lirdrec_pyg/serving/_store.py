@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lirdrec_pyg._io import file_digest, locked, naming, replacing, save_array, write_bytes
 from lirdrec_pyg.serving import _seen
-from lirdrec_pyg.serving._catalogue import Catalogue, Content, ids_of
+from lirdrec_pyg.serving._catalogue import Catalogue, Content, check_sizes, ids_of
 from lirdrec_pyg.serving._columns import Column, as_column
 from lirdrec_pyg.serving._index import Index, as_rows
 from lirdrec_pyg.serving._state import Rows
@@ -116,6 +116,7 @@ def load(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], Conten
     elif own is not None:
         raise damaged
     content = _read(base, columns)
+    check_sizes(content)
     index = None
     if indexed:
         import faiss
