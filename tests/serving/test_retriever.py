@@ -441,7 +441,7 @@ def test_load_refuses_files_that_do_not_go_together(shop, tmp_path):
         ('index.faiss', r"index.faiss' needs to be of \(10000, 16\) embeddings \(got \(500, 16\)\)"),
         ('item.npy', 'item ids need to be as many as embeddings, 500'),
     ]:
-        retriever.save(tmp_path / 'more')
+        retriever.save(tmp_path / 'more', whole=True)
         replaced(tmp_path / 'more', **{name.replace('.', '_'): next(tmp_path.glob(f'less/*/{name}')).read_bytes()})
         with pytest.raises(ValueError, match=message):
             Retriever.load(tmp_path / 'more')
