@@ -2,6 +2,7 @@ r"""How the views of a user become one vector."""
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import Linear, ModuleList, Parameter, Sequential
 from torch.nn.init import xavier_normal_, zeros_
 
-from lirdrec_pyg.nn.kernels import view_linear
+from lirdrec_pyg.nn.kernels import on_host, view_linear
 from lirdrec_pyg.nn.part import Part
 
 
@@ -148,7 +149,8 @@ class PWC(_Progressive):
     in epoch :math:`t`, with one two-layer network :math:`f` a view (:math:`d \to d/4 \to 1`).
     :math:`\boldsymbol{\theta}_u` is a parameter. From the second epoch on it starts each epoch as the last
     :math:`\mathbf{w}_u` of the epoch before. The weights become uniform by and by. Once :math:`a(t)` is below
-    :math:`10^{-12}`, less than rounding changes, the networks are left out.
+    :math:`10^{-12}`, less than rounding changes, the networks are left out on CPU. On a GPU they stay, times nearly
+    zero: a step there takes the epoch from a buffer, and does the same in each.
 
     Args:
         init (float, optional): :math:`a_0 \in (0, 1)`. (default: :obj:`0.9`)
@@ -179,17 +181,20 @@ class PWC(_Progressive):
     @property
     def gate(self) -> float:
         r"""The weight :math:`a(t)` of the networks in the current epoch."""
-        t = self.number('epoch')
-        logit = math.log(self.init / (1 - self.init)) + 0.5 * t * (t + 1) * math.log(self.decay)
-        return 1 / (1 + math.exp(min(-logit, 700.0)))
+        return 1 / (1 + math.exp(min(-self._logit(self.number('epoch')), 700.0)))
+
+    def _logit(self, t: Any) -> Any:
+        return math.log(self.init / (1 - self.init)) + 0.5 * t * (t + 1) * math.log(self.decay)
 
     def on_epoch_start(self, epoch: int) -> None:
         super().on_epoch_start(epoch)
         self.epoch.fill_(epoch)
 
     def _mix(self, x: Tensor, theta: Tensor) -> Tensor:
-        gate = self.gate
-        if gate >= 1e-12:
+        if not on_host(theta):
+            logit = self._logit(self.epoch.to(theta.dtype))
+            theta = logit.sigmoid() * self.predict(x) + (-logit).sigmoid() * theta
+        elif (gate := self.gate) >= 1e-12:
             theta = gate * self.predict(x) + (1 - gate) * theta
         return theta.t().softmax(dim=0).t()  # much faster than along a last axis of few views
 

@@ -13,7 +13,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SLOPE = 0.01  # of the leaky rectifier
+HOSTS = ('cpu',)  # none in tests of the other form on CPU
 Step = TypeVar('Step', bound=Callable[..., Any])
+
+
+def on_host(x: Tensor) -> bool:
+    r"""Whether a tensor is in memory that Python reads without waiting, on CPU.
+
+    There a step may find sizes in the data, and leave out what changes nothing. Elsewhere it has the form that a
+    recorded step needs: no size depends on values, nothing waits for the device, and what changes by epoch is read from
+    buffers. Both forms have the same value.
+    """
+    return x.device.type in HOSTS
 
 
 def without_autocast(step: Step) -> Step:
@@ -86,7 +97,7 @@ class _HiddenLayer(torch.autograd.Function):
 
 def _transposed_product(grad: Tensor, x: Tensor) -> Tensor:
     r"""Returns :math:`\mathbf{G}^\top \mathbf{x}`, on CPU by the faster library, after a copy it would make anyway."""
-    if x.device.type == 'cpu':
+    if on_host(x):
         if x.dtype == torch.bfloat16 and not has_half_products():
             return linear(grad.t().contiguous(), x.t())
         if x.dtype == torch.bfloat16 and x.size(1) > 256:  # the copy, too, is fastest as a product
@@ -117,7 +128,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float =
     On CPU the faster library is used. That is oneDNN where there is AVX-512 and MKL is not at its best, else torch's
     default. Where the CPU has no products in bfloat16, such inputs are cast to float32, some rows at a time.
     """
-    onednn = x.device.type == 'cpu' and torch.backends.mkldnn.is_available()
+    onednn = on_host(x) and torch.backends.mkldnn.is_available()
     half, wide = x.dtype == torch.bfloat16, torch.backends.cpu.get_cpu_capability() == 'AVX512'
     if onednn and half and not has_half_products():
         out = _linear_by_rows(x, weight, bias)
@@ -172,7 +183,7 @@ def normalized(x: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
 
 def normalized_backward_(grad: Tensor, out: Tensor, norm: Tensor, block: int = 2048) -> Tensor:
     r"""Turns the gradient of :func:`normalized` into that of its input, in place, by blocks that stay in the cache."""
-    block = block if grad.device.type == 'cpu' else max(1, grad.size(0))
+    block = block if on_host(grad) else max(1, grad.size(0))
     for g, o, n in zip(grad.split(block), out.split(block), norm.split(block), strict=True):
         dot = (g * o).sum(dim=-1, keepdim=True)
         g.addcmul_(o, dot, value=-1).div_(n)
@@ -323,7 +334,7 @@ def softmax_loss(
     dtype = torch.promote_types(user.dtype, item.dtype)
     user, item = user.to(dtype), item.to(dtype)
     if max_elements is None:
-        max_elements = 2**21 if user.device.type == 'cpu' else 2**27
+        max_elements = 2**21 if on_host(user) else 2**27
     return _Softmax.apply(user, item, target, temperature, max(1, max_elements // item.size(0)), index, candidates)
 
 
@@ -342,7 +353,7 @@ class _Softmax(torch.autograd.Function):
     ) -> Tensor:
         grads = any(ctx.needs_input_grad)
         own = user if index is None else user.index_select(0, index)
-        count = user.new_ones(user.size(0)) if index is None else index.bincount(minlength=user.size(0)).to(user.dtype)
+        count = user.new_ones(user.size(0)) if index is None else _counts(index, user.size(0)).to(user.dtype)
         offset = None if candidates is None else candidates.to(item.dtype).log()  # minus infinity for none
         positive = item.index_select(0, target)
         grad_user, grad_item = torch.empty_like(user), torch.zeros_like(item)
@@ -376,15 +387,21 @@ class _Softmax(torch.autograd.Function):
         return grad_user * grad, grad_item * grad, None, None, None, None, None
 
 
+def _counts(index: Tensor, size: int) -> Tensor:
+    r"""Returns :func:`torch.bincount` without waiting for the device."""
+    return index.new_zeros(size).index_add_(0, index, torch.ones_like(index))
+
+
 def sampled_softmax_loss(
     user: Tensor,
     positive: Tensor,
     negative: Tensor,
     hit: Tensor,
-    num_items: int,
+    num_items: int | Tensor,
     temperature: float = 0.2,
     max_elements: int | None = None,
     index: Tensor | None = None,
+    candidates: Tensor | None = None,
 ) -> Tensor:
     r"""The softmax loss over :math:`M` items, whose sum is estimated from :math:`N` of them, drawn without replacement:
 
@@ -403,29 +420,34 @@ def sampled_softmax_loss(
         positive (torch.Tensor): The item of each triplet.
         negative (torch.Tensor): The items drawn, which all triplets share.
         hit (torch.Tensor): Whether the item of each triplet is among those drawn.
-        num_items (int): :math:`M`, the number of items from which they were drawn.
+        num_items (int or torch.Tensor): :math:`M`, the number of items from which they were drawn, or a scalar that
+            holds it.
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.2`)
         max_elements (int, optional): The number of scores in memory at once. (default: as in :func:`softmax_loss`)
         index (torch.Tensor, optional): The row of the user of each triplet in ``user``, ascending where that saves a
             sort. (default: their order)
+        candidates (torch.Tensor, optional): Which rows of ``negative`` count as drawn, a bool mask. (default: all)
 
     Shapes:
         - **user:** :math:`(B, D)`, or :math:`(|\mathcal{U}|, D)` with ``index``
         - **positive:** :math:`(B, D)`
         - **negative:** :math:`(N, D)`
         - **hit**, **index:** :math:`(B)`
+        - **candidates:** :math:`(N)`
         - **output:** a scalar
     """
     dtype = torch.promote_types(user.dtype, negative.dtype)
     if max_elements is None:
-        max_elements = 2**21 if user.device.type == 'cpu' else 2**27
-    if index is None:
-        index = torch.arange(user.size(0), device=user.device)
-    order = index.argsort(stable=True)
-    index, positive, hit = index[order], positive.to(dtype).index_select(0, order), hit[order]
+        max_elements = 2**21 if on_host(user) else 2**27
+    user, positive, negative = user.to(dtype), positive.to(dtype), negative.to(dtype)
+    if not on_host(user):  # which would wait to learn where the triplets of a block of users end
+        user, index = user if index is None else user.index_select(0, index), None
+    if index is not None:
+        order = index.argsort(stable=True)
+        index, positive, hit = index[order], positive.index_select(0, order), hit[order]
     block = max(1, max_elements // max(negative.size(0), 1))
     return _Estimate.apply(  # type: ignore[no-any-return]
-        user.to(dtype), positive, negative.to(dtype), hit, num_items, temperature, block, index
+        user, positive, negative, hit, num_items, temperature, block, index, candidates
     )
 
 
@@ -438,24 +460,32 @@ class _Estimate(torch.autograd.Function):
         positive: Tensor,
         negative: Tensor,
         hit: Tensor,
-        num_items: int,
+        num_items: int | Tensor,
         temperature: float,
         block: int,
-        index: Tensor,
+        index: Tensor | None,
+        candidates: Tensor | None,
     ) -> Tensor:
         scale = 1 / (temperature * positive.size(0))
-        rate = (num_items - 1) / (negative.size(0) - hit.to(user.dtype))
+        drawn = negative.size(0) if candidates is None else candidates.sum()
+        rate = (num_items - 1) / (drawn - hit.to(user.dtype)).clamp_(min=1)  # where none is left, any
+        offset = None if candidates is None else candidates.to(user.dtype).log()  # minus infinity for none
         grad_user, grad_negative = torch.empty_like(user), torch.zeros_like(negative)
         grad_positive = torch.empty_like(positive)
-        starts = torch.arange(0, user.size(0), block, device=index.device)
-        bounds = [*torch.searchsorted(index, starts).tolist(), len(index)]
+        starts = list(range(0, user.size(0), block))
+        if index is None:  # a triplet each
+            index, bounds = torch.arange(user.size(0), device=user.device), [*starts, user.size(0)]
+        else:
+            bounds = [*torch.searchsorted(index, torch.tensor(starts, device=index.device)).tolist(), len(index)]
         total = user.new_zeros((), dtype=torch.float64)
-        for n, first in enumerate(starts.tolist()):
+        for n, first in enumerate(starts):
             u, grad, part = user[first : first + block], grad_user[first : first + block], slice(*bounds[n : n + 2])
             own, i, r, known = index[part] - first, positive[part], rate[part], hit[part]
             u_own = u.index_select(0, own)
             s = (u_own * i).sum(dim=1) / temperature
             score = (u / temperature) @ negative.t()
+            if offset is not None:
+                score += offset
             top = score.amax(dim=1).scatter_reduce(0, own, s, 'amax')  # of drawn items and positives
             mass = score.sub_(top.unsqueeze(1)).exp_().sum(dim=1)
             e = (s - top[own]).exp()
@@ -475,4 +505,4 @@ class _Estimate(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     @without_autocast
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return *(saved * grad for saved in ctx.saved_tensors), None, None, None, None, None
+        return *(saved * grad for saved in ctx.saved_tensors), *[None] * 6

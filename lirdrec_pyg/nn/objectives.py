@@ -3,14 +3,14 @@ r"""What training minimises. Any model takes any objective."""
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from lirdrec_pyg.nn.kernels import normalize, sampled_softmax_loss, softmax_loss
+from lirdrec_pyg.nn.kernels import normalize, on_host, sampled_softmax_loss, softmax_loss
 from lirdrec_pyg.nn.part import Part
 
 Rows = Callable[[Tensor], Tensor]
@@ -61,7 +61,7 @@ class Batch:
         Where this saves nothing, it returns the users of all triplets, and :obj:`None`: in a sequential model, and on
         a GPU, which would have to wait for their number.
         """
-        if self.by_interaction or self.user.device.type != 'cpu':
+        if self.by_interaction or not on_host(self.user):
             return self.users(), None
 
         def make() -> tuple[Tensor, Tensor]:
@@ -208,13 +208,9 @@ class SampledSoftmax(Objective):
         if self.log_scale is not None:  # in the users, so that its gradient comes by itself
             user, temperature = user * self.log_scale.exp(), 1.0
         if isinstance(self.num_negatives, int) or (self.num_negatives is None and batch.num_seen is not None):
-            seen = batch.seen().nonzero().view(-1)
-            number = seen.numel() if batch.num_seen is None else batch.num_seen
-            if self.num_negatives is not None and self.num_negatives < seen.numel():
-                order = torch.randperm(seen.numel(), device=seen.device, generator=self.generator)
-                seen = seen[order[: self.num_negatives]]
-            if seen.numel() < number:
-                return self._estimate(batch, user, index, seen, number, temperature)
+            drawn = self._draw(batch)
+            if drawn is not None:
+                return self._estimate(batch, user, index, drawn, temperature)
         items, target, mask = self.candidates(batch)
         item = normalize(batch.items(items))
         return softmax_loss(user, item, target, temperature, index=index, candidates=mask)
@@ -223,21 +219,65 @@ class SampledSoftmax(Objective):
         r"""Returns the items of the softmax, where among them the positives are, and which of them take part."""
         pos = batch.pos
         if self.num_negatives == 'batch':
-            return *pos.unique(return_inverse=True), None
+            if on_host(pos):
+                return *pos.unique(return_inverse=True), None
+            order = pos.sort().values  # each in place, with its share of the times that it is there
+            count = torch.searchsorted(order, pos, right=True) - torch.searchsorted(order, pos)
+            return pos, torch.arange(pos.numel(), device=pos.device), 1 / count
         seen = batch.seen().index_fill(0, pos, True)
-        if pos.device.type != 'cpu':  # all in place, without waiting for their number
+        if not on_host(pos):  # all in place, without waiting for their number
             return torch.arange(seen.numel(), device=pos.device), pos, seen
         return seen.nonzero().view(-1), (seen.cumsum(0) - 1)[pos], None
 
+    def _draw(self, batch: Batch) -> '_Drawn | None':
+        r"""Draws the items from which to estimate the sum. Returns nothing where all items take part."""
+        seen, limit = batch.seen(), self.num_negatives
+        if batch.num_seen is None and not on_host(seen):  # how many there are stays on the device
+            if not isinstance(limit, int) or limit >= seen.numel():
+                return None
+            items = random_items(seen, limit, self.generator)
+            return _Drawn(items, seen.sum(), seen.index_select(0, items))
+        items = seen.nonzero().view(-1)
+        number = items.numel() if batch.num_seen is None else batch.num_seen
+        if isinstance(limit, int) and limit < items.numel():
+            order = torch.randperm(items.numel(), device=seen.device, generator=self.generator)
+            items = items[order[:limit]]
+        return _Drawn(items, number) if items.numel() < number else None
+
     @staticmethod
-    def _estimate(
-        batch: Batch, user: Tensor, index: Tensor | None, drawn: Tensor, number: int, temperature: float
-    ) -> Tensor:
-        pos, target = batch.pos.unique(return_inverse=True)
-        item = normalize(batch.items(torch.cat([pos, drawn])))
-        positive, negative = item[: len(pos)].index_select(0, target), item[len(pos) :]
-        hit = torch.isin(pos, drawn)[target]
-        return sampled_softmax_loss(user, positive, negative, hit, number, temperature, index=index)
+    def _estimate(batch: Batch, user: Tensor, index: Tensor | None, drawn: '_Drawn', temperature: float) -> Tensor:
+        pos, target = batch.pos, None
+        if on_host(pos):
+            pos, target = pos.unique(return_inverse=True)
+            hit = torch.isin(pos, drawn.items)[target]
+        else:  # without a sort, whose size it would wait for
+            hit = torch.zeros_like(batch.seen()).index_fill_(0, drawn.items, True).index_select(0, pos)
+        item = normalize(batch.items(torch.cat([pos, drawn.items])))
+        positive, negative = item[: len(pos)], item[len(pos) :]
+        positive = positive if target is None else positive.index_select(0, target)
+        return sampled_softmax_loss(
+            user, positive, negative, hit, drawn.number, temperature, index=index, candidates=drawn.mask
+        )
+
+
+class _Drawn(NamedTuple):
+    r"""Items drawn, out of how many, and which of them count (by default all)."""
+
+    items: Tensor
+    number: int | Tensor
+    mask: Tensor | None = None
+
+
+def random_items(seen: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+    r"""Returns distinct items, uniformly drawn from those of a mask, without waiting for their number. Where there are
+    fewer, others follow.
+
+    Shapes:
+        - **seen:** :math:`(|\mathcal{I}|)`
+        - **output:** :math:`(N)`
+    """
+    key = torch.rand(seen.numel(), device=seen.device, generator=generator)
+    return key.masked_fill_(~seen, 2).topk(size, largest=False, sorted=False).indices
 
 
 def bpr_loss(pos_score: Tensor, neg_score: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import Linear, ModuleDict, Sequential, Tanh
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn.kernels import normalize, softmax_loss
+from lirdrec_pyg.nn.kernels import normalize, on_host, softmax_loss
 from lirdrec_pyg.nn.models.id_based import IDRecommender
 from lirdrec_pyg.nn.objectives import BPR, Objective, squared_norm
 from lirdrec_pyg.nn.propagation import Propagation, edges, item_edges
@@ -148,7 +148,7 @@ class MGCN(IDRecommender):
     def contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
         r"""Contrasts the rows of a batch, the mean over all that it has, without all scores in memory. On CPU each row
         is taken once; elsewhere, to find them would wait for the device, and each weighs its share."""
-        if index.device.type == 'cpu':
+        if on_host(index):
             rows, index = index.unique(return_inverse=True)
             a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))
             return softmax_loss(a, b, index, self.temperature, index=index)
