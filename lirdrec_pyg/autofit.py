@@ -133,7 +133,8 @@ def autofit(
     if not given:
         if values['content kNN'] < max((1 + MARGIN) * mixes[0][0], values['popularity']):  # no better than equal ones
             mix = mixes[0][1]
-        train = ItemKNNGraph(min(NEIGHBORS, train[ITEM].num_nodes), weights=mix)(_without_adjacency(train))
+        neighbors = min(NEIGHBORS, max(1, train[ITEM].num_nodes // 4))  # few where there are few items
+        train = ItemKNNGraph(neighbors, weights=mix)(_without_adjacency(train))
 
     gap = _gap(train, val)
     learned = SampledSoftmax(num_negatives=NUM_NEGATIVES, learn_temperature=True)

@@ -78,17 +78,18 @@ def test_build_amazon_refuses_categories_that_a_release_lacks(tmp_path, version,
 
 
 def test_own_catalogue_in_a_process_of_its_own(tmp_path):
-    command = [sys.executable, 'examples/own_catalogue.py', '--folder', str(tmp_path), '--epochs', '20']
+    command = [sys.executable, 'examples/own_catalogue.py', '--folder', str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     out = result.stdout
     assert result.stderr == ''  # no warning
-    assert 'InteractionTable(48 interactions, 12 users, 14 items)' in out
+    assert 'InteractionTable(933 interactions, 160 users, 56 items)' in out
+    assert 'content kNN' in out and 'best epoch' in out
     found = dict(re.findall(r'^(Popularity|LIRDRec) .*ndcg@5 (0\.\d{4})$', out, flags=re.MULTILINE))
     assert float(found['LIRDRec']) > float(found['Popularity'])
     with (tmp_path / 'recommendations.csv').open(newline='') as file:
         table = list(csv.DictReader(file))
-    assert len(table) == 12 * 3
+    assert len(table) == 160 * 3
     assert not {row['user'] for row in table} - {line.partition(',')[0] for line in (tmp_path / 'orders.csv').open()}
 
 
@@ -96,7 +97,7 @@ def test_own_catalogue_of_other_columns(tmp_path, run_script):
     pairs = [(f'u{u}', f'a{(u + i) % 12}') for u in range(12) for i in range(6)]
     (tmp_path / 'sales.csv').write_text('client,article\n' + '\n'.join(f'{u},{i}' for u, i in pairs))
     (tmp_path / 'articles.csv').write_text('article,title\n' + '\n'.join(f'a{i},thing {i % 3}' for i in range(12)))
-    args = ['--orders', str(tmp_path / 'sales.csv'), '--products', str(tmp_path / 'articles.csv'), '--epochs', '1']
+    args = ['--orders', str(tmp_path / 'sales.csv'), '--products', str(tmp_path / 'articles.csv'), '--minutes', '0.01']
     args += ['--user', 'client', '--item', 'article', '--text', 'title', '--folder', str(tmp_path / 'out')]
     assert 'thing' in run_script('examples/own_catalogue.py', *args)
     assert (tmp_path / 'out' / 'recommendations.csv').is_file()

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from lirdrec_pyg.training.checkpoint import unwrap
 from lirdrec_pyg.training.loader import Loader
 from lirdrec_pyg.training.trainer import Callback, FitResult, PathLike, Precision, Trainer, parse_metric
 
+LEAST_STEPS = 64  # that the default patience waits
 STOPPING: dict[str, type[EarlyStopping]] = {'climbing': EarlyStopping, 'released': ReleasedEarlyStopping}
 
 
@@ -55,7 +56,8 @@ def fit(
         lr (float, optional): The learning rate. (default: that of ``model.fit_defaults``, times the square root of
             ``batch_size / 2048`` where that is above one; see :func:`~lirdrec_pyg.training.default_lr`)
         patience (int, optional): Stop when the metric was not better for more than that many epochs, and does not
-            climb; see :class:`~lirdrec_pyg.training.EarlyStopping`. (default: that of ``model.fit_defaults``)
+            climb; see :class:`~lirdrec_pyg.training.EarlyStopping`. (default: that of ``model.fit_defaults``,
+            and so many that they have :obj:`64` steps)
         stopping (str, optional): ``'released'`` stops at the first peak that lasts, as the released implementation
             does: :class:`~lirdrec_pyg.training.ReleasedEarlyStopping`. (default: ``'climbing'``)
         monitor (str, optional): The metric that decides, ``'<metric>@<k>'``. (default: ``'recall@20'``)
@@ -117,7 +119,7 @@ def fit(
     if resume and checkpoint is not None:
         trainer.resume(checkpoint)
     rule = STOPPING[stopping]
-    trainer.callbacks.append(rule(int(patience or trainer.model.fit_defaults['patience'])))
+    trainer.callbacks.append(rule(int(patience or _default_patience(trainer))))
     if checkpoint is not None:
         trainer.callbacks.append(Checkpoint(checkpoint))
     if log_csv is not None:
@@ -125,6 +127,13 @@ def fit(
     if progress:
         trainer.callbacks.append(ProgressBar(epochs))
     return trainer.fit(epochs)
+
+
+def _default_patience(trainer: Trainer) -> int:
+    r"""Returns the patience that suits the model, and more where an epoch has few steps."""
+    patience = int(trainer.model.fit_defaults['patience'])
+    steps = len(trainer.loader) if isinstance(trainer.loader, Sized) else LEAST_STEPS
+    return max(patience, -(-LEAST_STEPS // max(steps, 1)))
 
 
 def _validated(model: Recommender, train: HeteroData, val: HeteroData | None, monitor: str) -> FitResult:
