@@ -191,10 +191,10 @@ def test_an_estimate_on_a_device_is_that_of_a_host(monkeypatch):
 
 
 def test_an_estimate_whose_only_item_is_the_positive():
-    user, item = torch.randn(3, 4), torch.randn(3, 4, requires_grad=True)
-    loss = sampled_softmax_loss(user, item, item[:1], torch.tensor([True, False, False]), 9)
+    user, item = torch.randn(1, 4), torch.randn(1, 4, requires_grad=True)
+    loss = sampled_softmax_loss(user, item, item, torch.tensor([True]), 9)
     loss.backward()
-    assert loss.isfinite() and item.grad.isfinite().all() and torch.allclose(item.grad[0], torch.zeros(4), atol=1e-5)
+    assert loss.abs() < 1e-6 and torch.allclose(item.grad, torch.zeros(1, 4), atol=1e-4)
 
 
 def test_random_items_are_distinct_seen_ones_and_uniform():
