@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from lirdrec_pyg import LazyAdam, LIRDRec, MappedFeatures, MiniBatches, fit, load_model
-from lirdrec_pyg.datasets import FakeMultimodal, InteractionTable, save_mmrec
+from lirdrec_pyg.datasets import InteractionTable
 from lirdrec_pyg.features import encode_texts
-from lirdrec_pyg.transforms import DCT, ItemKNNGraph, LeaveLastOut
+from lirdrec_pyg.transforms import compress_features
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,18 +72,16 @@ def test_a_part_of_ones_own_is_loaded_from_a_checkpoint():
         assert all(torch.equal(x, y) for x, y in zip(again(known['train']), model(known['train']), strict=True))
 
 
-@pytest.mark.filterwarnings('ignore:.*differs from the published')
-def test_the_whole_story_of_the_readme(tmp_path, capsys):
-    data = FakeMultimodal(seed=0)[0]
-    del data['user'].raw_id, data['item'].raw_id  # the published files have numbers alone
-    save_mmrec(data, tmp_path, 'baby')
-    code = snippets('README.md')[0].replace('lr=1e-4', 'lr=1e-2, epochs=2')
-    assert 'epochs=2' in code
-    run(code, 'README.md', {'root': str(tmp_path)})
+def test_the_readme_trains_and_serves(tmp_path, capsys):
+    known: dict[str, Any] = {'__name__': 'readme'}
+    for code in snippets('README.md')[:2]:
+        run(code, 'README.md', known)
     out = capsys.readouterr().out
-    assert 'recall@10' in out
-    assert 'rank' in out
-    assert (tmp_path / 'baby.pt').is_file()
+    assert 'content kNN' in out and "'recall@10'" in out and 'rank' in out
+    served = known['live'].retriever.recommend(['anna', 'user-0'], k=5)
+    assert list(served['user']) == ['anna'] * 5 + ['user-0'] * 5
+    assert not {'item-0', 'new-1', 'item-4'} & set(served[served['user'] == 'anna']['item'])
+    assert (tmp_path / 'shop').is_dir()
 
 
 def test_own_tables_of_the_readme(tmp_path):
@@ -100,10 +98,13 @@ def test_own_tables_of_the_readme(tmp_path):
         'InteractionTable': InteractionTable,
         'SentenceTransformerEncoder': lambda: encoder,
         'encode_texts': encode_texts,
-        **{part.__name__: part for part in (DCT, ItemKNNGraph, LeaveLastOut)},
     }
-    run(code, 'README.md', known)
-    assert known['train']['item'].x_text.shape == (12, 3)
+    run(
+        code.replace('from lirdrec_pyg.features import SentenceTransformerEncoder, encode_texts', ''),
+        'README.md',
+        known,
+    )
+    assert known['data']['item'].x_text.shape == (12, 3)
 
 
 def test_mini_batches_of_the_page_on_scale(tmp_path, splits):
@@ -117,7 +118,14 @@ def test_mini_batches_of_the_page_on_scale(tmp_path, splits):
         **{part.__name__: part for part in (LazyAdam, LIRDRec, MappedFeatures, MiniBatches)},
         'fit': lambda *args, **kwargs: fit(*args, **kwargs, epochs=1),
     }
-    (code,) = snippets('docs/scale.md')
+    small, code = snippets('docs/scale.md')
+    noise = np.random.default_rng(0)
+    for name in ('image_feat', 'new_image_feat'):  # 512 columns of which a few hold all
+        x = noise.standard_normal((known['num_items'], 4)) @ noise.standard_normal((4, 512))
+        np.save(tmp_path / f'{name}.npy', x.astype(np.float32))
+    (tmp_path / 'small').mkdir()
+    run(small, 'docs/scale.md', known | {'compress_features': compress_features})
+    assert np.load(tmp_path / 'small' / 'new.npy').shape == (known['num_items'], 4)
     run(code, 'docs/scale.md', known)
     assert known['embeddings'].user.size(0) == train['user'].num_nodes
 
