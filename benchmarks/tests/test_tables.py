@@ -5,6 +5,7 @@ import re
 import pandas as pd
 import pytest
 
+from benchmarks.quality import catalogues
 from benchmarks.report import significance, speed, tables
 from benchmarks.report.markdown import paired
 
