@@ -7,6 +7,7 @@ between ``<!-- table: NAME -->`` and ``<!-- end -->``. Some names end in ``-DATA
 
 import argparse
 import functools
+import itertools
 import json
 import re
 import sys
@@ -124,6 +125,28 @@ def defaults() -> str:
             cells.append(f'**{cell}**' if len(part) and value.loc[variant, name] == value[name].max() else cell)
         lines.append([variant, *cells, f'{rank[variant]:.1f}'])
     return table(['model (seeds in brackets)', *(NAMES.get(name, name) for name in names), 'mean rank'], lines)
+
+
+def batches() -> str:
+    r"""The default batch size and learning rate beside batches of 2,048, by objective."""
+    rows = once(read(RESULTS / 'runs.csv', experiment='batch'), 'variant', 'dataset', 'seed')
+    if rows.empty:
+        raise FileNotFoundError(RESULTS / 'runs.csv')
+    lines = []
+    for dataset, objective in itertools.product(NAMES, ('BPR', 'softmax')):
+        own = rows[rows['dataset'] == dataset]
+        small, default = (own[own['variant'] == f'{objective}, {size}'].set_index('seed') for size in (2048, 'default'))
+        seeds = small.index.intersection(default.index)
+        if len(seeds) == 0:
+            continue
+        small, default = small.loc[seeds], default.loc[seeds]
+        cells = [spread(part['test_ndcg@20']) for part in (small, default)]
+        cells.append(paired(default['test_ndcg@20'], small['test_ndcg@20']) if len(seeds) > 1 else '')
+        faster = (small['cpu_seconds'] / default['cpu_seconds']).median()
+        size = experiments.BATCHES.get(dataset, 2048)
+        lines.append([f'{NAMES[dataset]} ({len(seeds)})', objective, f'{size:,}', *cells, f'{faster:.1f}'])
+    header = ['dataset (seeds)', 'objective', 'batch', 'ndcg@20, 2,048', 'default', 'change', 'times faster (CPU)']
+    return table(header, lines)
 
 
 def reliability() -> str:
@@ -484,6 +507,7 @@ def fold_in(dataset: str) -> str:
 TABLES: dict[str, Callable[..., str]] = {
     'faithful': faithful,
     'defaults': defaults,
+    'batches': batches,
     'text': text,
     'published': published,
     'missing': missing,
