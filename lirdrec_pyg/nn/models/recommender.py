@@ -102,8 +102,9 @@ class Recommender(Part, ABC):
                     f'others): align its rows by `load_model(path, data)`'
                 )
 
+    @torch.no_grad()
     def encode(self, data: HeteroData) -> Embeddings:
-        r"""Another name of ``model(data)``."""
+        r"""Returns ``model(data)`` without a graph of gradients, to rank and to serve."""
         return self(data)  # type: ignore[no-any-return]
 
     def scale(self, z: Tensor) -> Tensor:

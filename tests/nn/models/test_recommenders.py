@@ -208,3 +208,10 @@ def test_any_number_of_modalities(channels):
     assert out.item.shape == (48, 8 * (len(channels) + 1))
     assert torch.isfinite(out.item).all()
     assert evaluate(out, test, k=20)['recall@20'] > 0.8  # chance is 20/42; some items have no content at all
+
+
+def test_what_is_encoded_carries_no_graph(splits):
+    model = build('LIRDRec', splits[0])
+    encoded, called = model.encode(splits[0]), model(splits[0])
+    for one, other in zip(encoded, called, strict=True):
+        assert torch.equal(one, other) and other.requires_grad and not one.requires_grad
