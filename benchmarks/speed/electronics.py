@@ -428,11 +428,9 @@ def row(args: argparse.Namespace, told: Told) -> rows.Row:
 def curve(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
     r"""Yields the arguments of each size."""
     for size in CURVE if not args.quick else CURVE[:1]:
-        one = copy(args)
-        one.scale, one.folder = size / SIZES['train'], args.folder / str(size)
-        one.stages = [stage for stage in args.stages if stage != 'straightforward']
-        one.steps, one.epochs = args.steps or 5, min(args.epochs, 20)
-        yield one
+        stages = [stage for stage in args.stages if stage != 'straightforward']
+        own = {'scale': size / SIZES['train'], 'folder': args.folder / str(size), 'stages': stages}
+        yield argparse.Namespace(**vars(args) | own | {'steps': args.steps or 5, 'epochs': min(args.epochs, 20)})
 
 
 def main() -> None:
