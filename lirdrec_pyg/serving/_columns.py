@@ -51,22 +51,22 @@ def as_column(values: Sequence[Any]) -> Column:
     return np.fromiter(values, dtype=object, count=len(values))
 
 
-def marks(column: Column, rows: Sequence[int]) -> Marks:
+def value_marks(column: Column, rows: Sequence[int]) -> Marks:
     r"""Returns which of the rows have each value; a tuple counts by its members."""
     out: Marks = {}
-    mark(out, column, rows)
+    add_marks(out, column, rows)
     return out
 
 
-def mark(known: Marks, column: Column, rows: Sequence[int]) -> None:
-    r"""Adds rows to what :func:`marks` returned."""
+def add_marks(known: Marks, column: Column, rows: Sequence[int]) -> None:
+    r"""Adds rows to what :func:`value_marks` returned."""
     for row in rows:
         for key in _keys(column[row]):
             known.setdefault(key, set()).add(row)
 
 
 def unmark(known: Marks, column: Column, rows: Sequence[int]) -> None:
-    r"""Takes rows out of what :func:`marks` returned."""
+    r"""Takes rows out of what :func:`value_marks` returned."""
     for row in rows:
         for key in _keys(column[row]):
             known[key].discard(row)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lirdrec_pyg.serving._columns import Column, Marks, mark, marks, unmark
+from lirdrec_pyg.serving._columns import Column, Marks, add_marks, unmark, value_marks
 from lirdrec_pyg.serving._index import Index
 from lirdrec_pyg.typing import ITEM
 
@@ -102,7 +102,7 @@ class Table:
         ids = self._objects[None]
         for name, known in self._marks.items():
             unmark(known, self._objects[name], gone)
-            mark(known, self._objects[name], new)
+            add_marks(known, self._objects[name], new)
         for row in gone:
             del self.position[ids[row]]
         self.position.update(zip(ids[come.numpy()].tolist(), new, strict=True))
@@ -120,11 +120,11 @@ class Table:
         self.position = dict(zip(ids[own.numpy()].tolist(), own.tolist(), strict=True))
         self.free = (~self._alive[: self.size]).nonzero().view(-1).tolist() if reuse else []
 
-    def marks(self, name: str) -> Marks:
+    def value_marks(self, name: str) -> Marks:
         r"""Returns which rows have each value of a column; from the first time on they are kept up to date."""
         if name not in self._marks:
             rows = self._alive[: self.size].nonzero().view(-1).tolist()
-            self._marks[name] = marks(self._objects[name], rows)
+            self._marks[name] = value_marks(self._objects[name], rows)
         return self._marks[name]
 
     def snapshot(self) -> Rows:

@@ -496,7 +496,7 @@ class Retriever:
         for name, wanted in (where or {}).items():
             if name not in table.columns:
                 raise ValueError(f"'where' needs columns among {table.columns} (got {name!r})")
-            mask &= matches(table.marks(name), name, wanted, len(mask))
+            mask &= matches(table.value_marks(name), name, wanted, len(mask))
         return mask
 
     def _found(
