@@ -37,7 +37,7 @@ test-package: $(VENV)/.installed  ## Build wheel and sdist, install them in a cl
 $(VENV)/.browser: | $(VENV)/.installed
 	$(PY) -m pip install -q -c constraints.txt playwright
 	@command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || \
-	    { [ "$$(id -u)" = 0 ] && apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; } || \
+	    { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q --no-install-recommends chromium fonts-dejavu-core; } || \
 	    { echo "Chromium is needed: apt-get install chromium, or set CHROMIUM to the path of one" >&2; exit 1; }
 	touch $@
 
