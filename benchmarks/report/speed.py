@@ -178,7 +178,7 @@ def scale() -> str:
 
 def electronics() -> str:
     r"""From features on disk to a tested model at Electronics' size, the newest row of each stage."""
-    rows = measured('electronics')
+    rows = read(RESULTS / 'electronics.csv')  # of whatever machine
     rows = rows[~rows['measured'] & (rows['interactions'] == rows['interactions'].max())]
     rows = rows.drop_duplicates('stage', keep='last').set_index('stage')
     stages = [stage for stage in ('compress', 'graph', 'train', 'test') if stage in rows.index]
