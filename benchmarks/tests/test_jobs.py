@@ -207,10 +207,10 @@ def test_all_committed_rows_are_recognised_and_can_be_built(tmp_path):
         job = jobs.job(row['dataset'], row['model'], int(row['seed']), settings, row['experiment'], row['variant'])
         assert tuple(map(str, jobs.key(job).values())) in known
         model = json.dumps([row['model'], settings.get('model', {})], sort_keys=True)
-        if model not in built:
+        if model not in built and row['model'] != 'autofit':  # which builds by itself
             built.add(model)
             small = {'model': settings.get('model', {}) | {'hidden_channels': 4}}
-            if row['model'] in ('Popularity', 'ContentKNN'):
+            if row['model'] in ('Popularity', 'ContentKNN', 'EASE'):
                 small = {}
             job = jobs.job('fake', row['model'], 0, small)
             train, _ = jobs.splits(job, tmp_path, test=False)

@@ -1,6 +1,5 @@
 r"""Public mirrors of the published sets in the format of the MMRec framework."""
 
-import os
 import urllib.error
 from collections.abc import Collection
 from pathlib import Path
@@ -74,7 +73,7 @@ def fetch(name: str, folder: Path, wanted: Collection[str] | None) -> None:
             for file in lacking:
                 _fetch(name, file, new)
                 _check_features(name, new / file)
-                os.replace(new / file, folder / file)
+                (new / file).replace(folder / file)
         except ConnectionError as error:
             raise ConnectionError(f"{error}. By hand: '{folder}' needs to hold {[inter.name, *files]}") from error
         for file in (inter.name, *PARTS):
@@ -115,7 +114,7 @@ def _fetch_interactions(name: str, inter: Path, new: Path) -> None:
             f'interactions) split into {SPLITS[name]} (got {sizes} and {counts})'
         )
     if not inter.is_file() and (new / inter.name).is_file():
-        os.replace(new / inter.name, inter)
+        (new / inter.name).replace(inter)
     elif not inter.is_file():
         with replacing(inter) as temporary:
             lines = ['userID\titemID\tx_label', *('\t'.join(map(str, row)) for row in found.T.tolist())]
