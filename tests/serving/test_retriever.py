@@ -328,7 +328,8 @@ def test_saves_into_one_folder_wait_for_one_another_and_never_hinder_a_load(tmp_
     assert [one.result() for one in saves] == [None, None]
     assert found >= {41, 42}
     assert Retriever.load(tmp_path).num_items > 40
-    assert len(list(tmp_path.iterdir())) == 3
+    # the manifest, the last save and the one before it, of which one may be changes beside a base
+    assert 3 <= len(list(tmp_path.iterdir())) <= 4
 
 
 def test_a_load_goes_on_with_what_took_the_place_of_what_it_was_reading(tmp_path, monkeypatch):
