@@ -12,6 +12,8 @@ from lirdrec_pyg.training.trainer import Callback, Row, Trainer
 
 EARLY = 5  # an epoch
 FAST = 0.2  # of the loss
+LEARNED = 0.9  # of the loss of the first epoch, below which a model has learned
+LONGER = 3  # times as long is the wait for one that has not
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +24,11 @@ class EarlyStopping(Callback):
     A run may dip after an early peak and be twice as good in the end. So it ends in epoch :math:`t`, where the best one
     so far is :math:`b`, only if both hold:
 
-    - it has waited long enough: :math:`t - b > \max(p, g t)`, for the patience :math:`p` and its growth :math:`g`;
-    - the metric does not climb: its mean over the last :math:`p / 2` epochs is not above that over as many before them
-      by more than the share ``climb``.
+    - it has waited long enough: :math:`t - b > \max(p, g t)`, for the patience :math:`p` and its growth :math:`g`. A peak
+      that came before the model had learned, when the loss was above nine tenths of that of the first epoch, is of the
+      graph, not of training: the wait is :math:`3 p` then;
+    - the metric does not climb: its mean over the last :math:`p / 4` epochs, at least five, is not above that over as
+      many before them by more than the share ``climb``.
 
     It is logged how the run ended, as a warning where the best epoch came early while the loss went on to fall fast.
 
@@ -44,10 +48,9 @@ class EarlyStopping(Callback):
         self.patience, self.growth, self.climb = patience, growth, climb
 
     def on_start(self, trainer: Trainer) -> None:
-        if trainer.val is None or trainer.epoch - trainer.best_epoch <= max(self.patience, self.growth * trainer.epoch):
+        if trainer.val is None or trainer.epoch - trainer.best_epoch <= self._wait(trainer):
             return
-        values = [row[trainer.monitor] for row in trainer.log]
-        if self._climbs(values):
+        if self._climbs([row[trainer.monitor] for row in trainer.log]):
             return
         trainer.stop()
         if trainer.is_first_process:
@@ -56,8 +59,13 @@ class EarlyStopping(Callback):
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         self.on_start(trainer)
 
+    def _wait(self, trainer: Trainer) -> float:
+        loss = [row['loss'] for row in trainer.log]
+        has_learned = trainer.best_epoch == 0 or loss[trainer.best_epoch - 1] <= LEARNED * loss[0]
+        return max(self.patience if has_learned else LONGER * self.patience, self.growth * trainer.epoch)
+
     def _climbs(self, values: list[float]) -> bool:
-        half = -(-self.patience // 2)
+        half = max(5, -(-self.patience // 4))
         if len(values) < 2 * half:
             return False
         return sum(values[-half:]) > (1 + self.climb) * sum(values[-2 * half : -half])
@@ -73,6 +81,9 @@ class ReleasedEarlyStopping(EarlyStopping):
 
     def __init__(self, patience: int = 20) -> None:
         super().__init__(patience, growth=0.0, climb=float('inf'))
+
+    def _wait(self, trainer: Trainer) -> float:
+        return self.patience
 
 
 def _tell_end(trainer: Trainer) -> None:

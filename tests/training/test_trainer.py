@@ -364,8 +364,9 @@ def test_default_batch_and_learning_rate_follow_the_interactions(splits):
     assert Trainer(model, train, val, batch_size=8192, lr=1e-2).optimizer.param_groups[0]['lr'] == 1e-2
 
 
-def stopped(rule, values):
+def stopped(rule, values, loss=None):
     r"""Returns the epoch in which a rule ends a run with the given validation values, and the best one until then."""
+    loss = [1 / epoch for epoch in range(1, len(values) + 1)] if loss is None else loss
 
     class Run:
         val, monitor, is_first_process, epoch, best_epoch, done = 'some', 'ndcg@20', True, 0, 0, False
@@ -377,7 +378,7 @@ def stopped(rule, values):
     for run.epoch, value in enumerate(values, 1):
         if value > max((row['ndcg@20'] for row in run.log), default=0):
             run.best_epoch = run.epoch
-        run.log.append({'ndcg@20': value, 'loss': 1 / run.epoch})
+        run.log.append({'ndcg@20': value, 'loss': loss[run.epoch - 1]})
         rule.on_epoch(run, run.log[-1])
         if run.done:
             break
@@ -390,6 +391,16 @@ def test_early_stopping_finds_a_later_peak(caplog):
     assert 'ended in epoch 13: ndcg@20 was best in epoch 2, and the loss has fallen by 85 %' in caplog.text
     assert 'a peak that early may not be the last' in caplog.text
     assert stopped(EarlyStopping(10), dip)[1] == dip.index(max(dip)) + 1
+
+
+def test_a_peak_before_the_model_has_learned_is_not_the_last():
+    early = [0.02, 0.07, 0.08, 0.09, *[0.09 - 0.0005 * i for i in range(25)]]  # as LightGCN's, whose graph knows much
+    values = [*early, *[0.078 + 0.0005 * i for i in range(80)], *[0.118] * 80]
+    loss = [max(0.693 * 0.97**i, 0.05) for i in range(len(values))]
+    assert stopped(EarlyStopping(20), values, loss)[1] == values.index(max(values)) + 1
+    assert stopped(EarlyStopping(20), values)[1] == 4  # it had learned by then
+    flat = [0.1, *[0.09] * 200]
+    assert stopped(EarlyStopping(20), flat, [0.693] * 201) == (62, 1)  # but it does not wait for ever
 
 
 def test_early_stopping_waits_no_longer_where_a_run_overfits(caplog):
