@@ -24,9 +24,9 @@ class EarlyStopping(Callback):
     A run may dip after an early peak and be twice as good in the end. So it ends in epoch :math:`t`, where the best one
     so far is :math:`b`, only if both hold:
 
-    - it has waited long enough: :math:`t - b > \max(p, g t)`, for the patience :math:`p` and its growth :math:`g`. A peak
-      that came before the model had learned, when the loss was above nine tenths of that of the first epoch, is of the
-      graph, not of training: the wait is :math:`3 p` then;
+    - it has waited long enough: :math:`t - b > \max(p, g t)`, for the patience :math:`p` and its growth :math:`g`. The
+      patience is three times as long after a peak that came before the model had learned, while the loss was above nine
+      tenths of that of the first epoch: such a peak is of the graph, not of training;
     - the metric does not climb: its mean over the last :math:`p / 4` epochs, at least five, is not above that over as
       many before them by more than the share ``climb``.
 
