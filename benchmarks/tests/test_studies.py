@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import rows
 from benchmarks.quality import jobs
-from benchmarks.quality.studies import fold_in, gradient_bias, missing, new_items, onboard, pwc_weights
+from benchmarks.quality.studies import fold_in, gradient_bias, missing, new_items, onboard, pwc_weights, startup
 
 
 @pytest.mark.parametrize('module', [onboard, fold_in, missing], ids=lambda module: module.__name__.rpartition('.')[2])
@@ -136,3 +136,22 @@ def test_all_conditions_of_the_gradient_bias_have_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', [''])
     gradient_bias.main()
     assert gradient_bias.RUNS.read_text() == before and capsys.readouterr().out == ''
+
+
+def test_the_start_of_a_run_is_told_by_its_own_best(tmp_path, monkeypatch):
+    curve = [0.1, 0.5, 0.91, 0.8, 0.96, 1.0, 0.99]
+    assert [startup.reached(curve, share) for share in startup.SHARES] == [3, 5, 6]
+    path = tmp_path / 'startup.csv'
+    argv = ['', '--dataset', 'fake', '--seeds', '0', '--epochs', '3', '--rows', str(path), '--root', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    startup.main()
+    found = {row['variant']: row for row in rows.read(path)}
+    assert found.keys() == startup.VARIANTS.keys()
+    assert {row['items'] for row in found.values()} == {'content', 'IDs', 'both'}
+    for row in found.values():
+        epochs = [int(row[f'epochs_to_{share:.0%}']) for share in startup.SHARES]
+        seconds = [float(row[f'cpu_seconds_to_{share:.0%}']) for share in startup.SHARES]
+        assert 1 <= epochs[0] <= epochs[1] <= epochs[2] <= int(row['epochs']) == 3
+        assert 0 < seconds[0] <= seconds[1] <= seconds[2] <= float(row['cpu_seconds'])
+    monkeypatch.setattr(startup, 'measure', lambda *args: pytest.fail('it ran again'))
+    startup.main()
