@@ -1,5 +1,9 @@
-r"""Tests whether models differ, and writes ``results/quality/significance.csv``. The ndcg@20 of each test user is
-averaged over the seeds. A paired t-test says whether the mean difference between two models is zero.
+r"""Tests whether models differ, and writes ``results/quality/significance.csv``.
+
+Both other users and other seeds would change a difference. Over users, its variance is that of the mean of the users'
+differences, each averaged over the seeds. Over seeds, it is the sum of the two models' variances divided by the number
+of seeds. The two are added. What they share is so counted twice: p is rather too large. Degrees of freedom are those of
+Welch and Satterthwaite. Where a model has one seed, users alone are known, and only ``p_users`` is given.
 
     python -m benchmarks.report.significance --experiment main ablation --against LIRDRec
 
@@ -16,14 +20,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t as student
 from scipy.stats import ttest_1samp
 
 from benchmarks.quality import users
 from benchmarks.quality.jobs import KEYS, ROWS
 from benchmarks.rows import replace
 
-EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden']
+EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden', 'defaults']
 RESULTS = ROWS.with_name('significance.csv')
+COLUMNS = [  # of a comparison over users
+    'experiment', 'dataset', 'variant', 'against', 'seeds', 'users', 'ndcg@20', 'difference', 'relative', 'p_users',
+    'sd', 'settings',
+]  # fmt: skip
 
 
 def known(part: pd.DataFrame, path: Path = ROWS) -> pd.DataFrame:
@@ -60,11 +69,47 @@ def compare(rows: pd.DataFrame, experiment: str, against: str, path: Path = ROWS
                 'seeds': len(seeds), 'users': len(difference), 'ndcg@20': round(float(value.mean()), 6),
                 'difference': round(float(difference.mean()), 6),
                 'relative': round(float(difference.mean() / base.mean()), 4),
-                'p': float(f'{test.pvalue:.3g}') if test else 1.0,
+                'p_users': float(f'{test.pvalue:.3g}') if test else 1.0,
                 'sd': round(float(difference.std(ddof=1)), 6),
                 'settings': digest(whole, str(variant), against),
             })  # fmt: skip
     return out
+
+
+def with_seeds(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    r"""Returns comparisons over users with the variance over the seeds, and what follows from both: p and the 95 %
+    interval of the relative difference, ``low`` to ``high``."""
+    parts = dict(iter(rows.groupby(['experiment', 'dataset', 'variant'])))
+    out = []
+    for one in table.to_dict('records'):
+        groups = [parts[one['experiment'], one['dataset'], one[name]] for name in ('variant', 'against')]
+        values = [pd.to_numeric(group['test_ndcg@20']) for group in groups]
+        found = dict.fromkeys(('sd_seeds', 'low', 'high', 'p'), np.nan)
+        if min(map(len, values)) > 1:
+            found = both(one, [(value.var(), len(value)) for value in values])
+        settings = one.pop('settings')
+        out.append(one | found | {'settings': settings})
+    return pd.DataFrame(out)
+
+
+def both(one: dict[str, Any], seeds: list[tuple[float, int]]) -> dict[str, float]:
+    r"""Returns what follows from the variance over users and that over seeds.
+
+    Args:
+        one (Dict[str, Any]): A comparison over users.
+        seeds (List[Tuple[float, int]]): The variance of each of the two models, and how many seeds it is of.
+    """
+    parts = [(one['sd'] ** 2 / one['users'], one['users'] - 1)]
+    parts += [(variance / one['seeds'], count - 1) for variance, count in seeds]
+    whole = sum(part for part, _ in parts)
+    out = {'sd_seeds': round(sum(variance for variance, _ in seeds) ** 0.5, 6)}
+    if whole == 0:
+        return out | {'low': one['relative'], 'high': one['relative'], 'p': 1.0 if one['difference'] == 0 else 0.0}
+    free = whole**2 / sum(part**2 / count for part, count in parts)
+    half, base = student.ppf(0.975, free) * whole**0.5, one['ndcg@20'] - one['difference']
+    p = 2 * student.sf(abs(one['difference']) / whole**0.5, free)
+    low, high = ((one['difference'] + sign * half) / base for sign in (-1, 1))
+    return out | {'low': round(float(low), 4), 'high': round(float(high), 4), 'p': float(f'{p:.3g}')}
 
 
 def digest(part: pd.DataFrame, *variants: str) -> str:
@@ -106,6 +151,7 @@ def main() -> None:
         sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' beside '{args.rows}'")
     table = table.sort_values('seeds', kind='stable')
     table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last').sort_index()
+    table = with_seeds(table[[name for name in COLUMNS if name in table]], rows)
     replace(args.out, table.to_csv(index=False).encode())
     print(table.to_string(index=False))
     for name in args.experiment:

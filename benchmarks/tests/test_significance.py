@@ -1,6 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 from scipy.stats import ttest_rel
 
 from benchmarks.quality import jobs, users
@@ -31,7 +32,7 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch, capsys):
         for name, part in rows.groupby('variant')
     }
     mine, paper = of_users['Popularity'].mean(axis=1), of_users['LIRDRec'].mean(axis=1)
-    assert found['p'] == pytest.approx(ttest_rel(mine, paper).pvalue, rel=1e-2)
+    assert found['p_users'] == pytest.approx(ttest_rel(mine, paper).pvalue, rel=1e-2)
     assert found['sd'] == pytest.approx((mine - paper).std(), abs=1e-6)
     assert found['users'] == len(mine)
     assert significance.compare(rows[rows['seed'] == '9'], 'main', 'LIRDRec', path) == []
@@ -58,3 +59,58 @@ def test_significance_pairs_the_users(tmp_path, monkeypatch, capsys):
     rows.assign(settings=new).to_csv(path, index=False)
     with pytest.raises(SystemExit, match='no metrics of each user'):
         significance.main()  # but not what was found of other settings
+
+
+def comparison(difference=0.01, sd=0.2, users=400, seeds=4):
+    return {'users': users, 'seeds': seeds, 'ndcg@20': 0.1 + difference, 'difference': difference, 'sd': sd} | {
+        'relative': difference / 0.1
+    }
+
+
+def test_p_carries_the_variance_of_users_and_of_seeds():
+    users_alone = significance.both(comparison(), [(0.0, 4), (0.0, 4)])
+    se = 0.2 / 20
+    assert users_alone['p'] == pytest.approx(2 * student.sf(0.01 / se, 399), rel=1e-2)
+    assert users_alone['low'] == pytest.approx((0.01 - student.ppf(0.975, 399) * se) / 0.1, abs=1e-4)
+    of_both = significance.both(comparison(), [(0.01**2, 4), (0.02**2, 4)])
+    assert of_both['p'] > users_alone['p']
+    assert of_both['sd_seeds'] == pytest.approx(0.0005**0.5, abs=1e-6)
+    assert of_both['low'] < users_alone['low'] and of_both['high'] > users_alone['high']
+    few_seeds = significance.both(comparison(sd=0.0), [(0.01**2, 4), (0.02**2, 4)])  # as Welch's test of the seeds
+    free = (0.01**2 / 4 + 0.02**2 / 4) ** 2 / ((0.01**2 / 4) ** 2 / 3 + (0.02**2 / 4) ** 2 / 3)
+    assert few_seeds['p'] == pytest.approx(2 * student.sf(0.01 / (0.0005 / 4) ** 0.5, free), rel=1e-2)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        found, variances = [], []
+        taste = rng.normal(0, 0.2, size=(2, 200, 1))  # what users have in common over seeds
+        for model in range(2):
+            draws = 0.1 + taste[model] + rng.normal(0, 0.02, size=(1, 4)) + rng.normal(0, 0.02, size=(200, 4))
+            found.append(draws.mean(axis=1))
+            variances.append((draws.mean(axis=0).var(ddof=1), 4))
+        difference = found[1] - found[0]
+        one = comparison(difference.mean(), difference.std(ddof=1), 200)
+        low, high = (significance.both(one, variances)[end] for end in ('low', 'high'))
+        held += low * (one['ndcg@20'] - one['difference']) <= 0 <= high * (one['ndcg@20'] - one['difference'])
+    assert 0.92 < held / 400 < 0.98
+
+
+def test_one_seed_says_nothing_of_seeds():
+    table = pd.DataFrame([comparison() | {'experiment': 'e', 'dataset': 'd', 'variant': 'A', 'against': 'B'}])
+    table['settings'] = 'x'
+    rows = pd.DataFrame([{'experiment': 'e', 'dataset': 'd', 'variant': v, 'test_ndcg@20': 0.1} for v in 'ABB'])
+    (one,) = significance.with_seeds(table, rows).to_dict('records')
+    assert np.isnan(one['p']) and np.isnan(one['high'])
+    assert list(one)[-1] == 'settings'
+
+
+def test_what_is_kept_has_both_variances():
+    table = pd.read_csv(significance.RESULTS)
+    several = table[table['sd_seeds'].notna()]
+    assert len(several) > 80
+    assert (several['p'] >= several['p_users'] * 0.99).mean() > 0.95  # it may only fall where the users' was rounded
+    assert several['low'].le(several['relative']).all() and several['high'].ge(several['relative']).all()
+    again = significance.with_seeds(table.drop(columns=['sd_seeds', 'low', 'high', 'p']), significance.read(jobs.ROWS))
+    pd.testing.assert_frame_equal(again, table, check_dtype=False, rtol=1e-2)
