@@ -294,7 +294,7 @@ def values(folder: Path, rng: random.Random, count: int) -> Iterator[Case]:
     model = LIRDRec.from_data(train, seed=0, hidden_channels=4).eval()
     plain = FakeMultimodal(missing={'image': 0.2}, seed=1)[0]
     new = {'image': torch.ones(2, 16), 'text': torch.ones(2, 8)}
-    onboarding = {'raw_id': ['a', 'b'], 'title': ['', ''], 'k': 3}
+    onboarding = {'raw_id': ['a', 'b'], 'title': ['', '']}
     more, ids = onboard_items(train, new, **onboarding)
     layers, free = item_layers(model, train), torch.zeros(1, model.num_views, 4)
     np.save(folder / 'x.npy', np.zeros((60, 3), dtype=np.float32))

@@ -69,7 +69,7 @@ def embeddings() -> Embeddings:
 
 def onboarded(data: HeteroData) -> HeteroData:
     features = {'image': torch.ones(3, 16), 'text': torch.ones(3, 8)}
-    return onboard_items(data, features, raw_id=['a', 'b', 'c'], k=3)[0]
+    return onboard_items(data, features, raw_id=['a', 'b', 'c'])[0]
 
 
 def encoded(data: HeteroData) -> Embeddings:
@@ -239,7 +239,7 @@ def test_integer_features_alone(splits):
 
 def test_onboarding_takes_masks_of_zeros_and_ones():
     data = make()
-    x, arguments = {'image': torch.ones(3, 16), 'text': torch.ones(3, 8)}, {'raw_id': ['a', 'b', 'c'], 'k': 3}
+    x, arguments = {'image': torch.ones(3, 16), 'text': torch.ones(3, 8)}, {'raw_id': ['a', 'b', 'c']}
     has = torch.tensor([True, False, True])
     expected = onboard_items(data, x, masks={'text': has}, **arguments)[0]
     for mask in (has.long(), has.numpy(), has.numpy().astype(int)):

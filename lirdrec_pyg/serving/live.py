@@ -36,8 +36,10 @@ class LiveModel:
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The training split, with raw ids.
-        k (int, optional): The ``k`` of its item graph. (default: :obj:`10`)
-        weights (mapping of str to float, optional): The mixing weights of its item graph. (default: equal)
+        k (int, optional): The ``k`` of its item graph, where that does not say it, see :func:`onboard_items`.
+            (default: as it was made)
+        weights (mapping of str to float, optional): The mixing weights of its item graph, likewise.
+            (default: as it was made)
         borrow (float, optional): The ``borrow`` of :func:`encode_new_items`. (default: :obj:`1.0`)
         scale (float, optional): The ``scale`` of :func:`encode_new_items`. (default: the :func:`new_item_scale`)
         **kwargs (optional): The settings of the :class:`Retriever`, such as ``index='HNSW32'``.
@@ -51,7 +53,7 @@ class LiveModel:
         model: LIRDRec,
         data: HeteroData,
         *,
-        k: int = 10,
+        k: int | None = None,
         weights: Mapping[str, float] | None = None,
         borrow: float = 1.0,
         scale: float | None = None,

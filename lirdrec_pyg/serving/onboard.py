@@ -41,7 +41,7 @@ def onboard_items(
     raw_id: Sequence[str] | None = None,
     title: Sequence[str] | None = None,
     masks: Mapping[str, Tensor] | None = None,
-    k: int = 10,
+    k: int | None = None,
     weights: Mapping[str, float] | None = None,
 ) -> tuple[HeteroData, Tensor]:
     r"""Appends items that nobody has interacted with yet to data, with all that a model reads of them: features,
@@ -59,21 +59,23 @@ def onboard_items(
         raw_id (sequence of str, optional): Their raw ids, needed where the data has raw ids.
         title (sequence of str, optional): Their titles. (default: empty, where the data has titles)
         masks (mapping of str to Tensor, optional): Which of them have each modality :math:`(N)`. (default: all)
-        k (int, optional): The ``k`` of the item graph. (default: :obj:`10`)
-        weights (mapping of str to float, optional): The mixing weights of the item graph. (default: equal)
+        k (int, optional): The ``k`` of the item graph, where that does not say it. (default: as it was made)
+        weights (mapping of str to float, optional): The mixing weights of the item graph, where that does not say
+            them. (default: as it was made)
 
     Returns:
         The extended data and the node ids of the new items.
 
     Raises:
-        ValueError: If features do not fit the data or one another or are not finite, raw ids are not new, or ``k`` is
-            not in :math:`[1, |\mathcal{I}|]`, old and new items together.
+        ValueError: If features do not fit the data or one another or are not finite, raw ids are not new, ``k`` and
+            ``weights`` are not those of the item graph, or the spectrum is not that of all modalities.
     """
     data = check(data)
     num_old = data[ITEM].num_nodes
     new = _check(data, features, masks or {})
     num_new = new[ITEM].num_nodes
     if 'spectrum' in data[ITEM]:
+        _check_spectrum(data)
         new = DCT()(new)
     texts = {'raw_id': raw_id, 'title': [''] * num_new if title is None else title}
 
@@ -97,8 +99,9 @@ def onboard_items(
         repeated = next(raw for raw, count in Counter(store.raw_id).items() if count > 1)
         raise ValueError(f"'raw_id' needs to be new and unique (got {repeated!r} again)")
 
-    if SIMILAR_TO in data.edge_types:
-        edge_index, edge_weight = _edges_into(data, num_old, k, weights)
+    mixing = _mixing(data, k, weights)
+    if mixing is not None:
+        edge_index, edge_weight = _edges_into(data, num_old, *mixing)
         similar = data[SIMILAR_TO]
         similar.edge_index = torch.cat([similar.edge_index, edge_index], dim=1)
         similar.edge_weight = torch.cat([similar.edge_weight, edge_weight])
@@ -367,10 +370,46 @@ def _texts(key: str, values: Sequence[str] | None, num_new: int) -> Sequence[str
     return values
 
 
-def _edges_into(data: HeteroData, first: int, k: int, weights: Mapping[str, float] | None) -> tuple[Tensor, Tensor]:
+def _mixing(
+    data: HeteroData, k: int | None, weights: Mapping[str, float] | None
+) -> tuple[int, dict[str, float]] | None:
+    r"""Returns how the item graph was made, by what it says or else by what is given, if there is one."""
+    if SIMILAR_TO not in data.edge_types:
+        if k is not None or weights is not None:
+            raise ValueError(f"'k' and 'weights' need an item graph in the data (got {k} and {weights}): omit them")
+        return None
+    known = {name: data[SIMILAR_TO][name] for name in ('k', 'weights') if name in data[SIMILAR_TO]}
+    given = {
+        'k': None if k is None else check_count(k, data[ITEM].num_nodes),
+        'weights': None if weights is None else ItemKNNGraph(1, weights).mixing_weights(data),
+    }
+    for name, value in given.items():
+        if value is None and name not in known:
+            raise ValueError(f"'{name}' needs to be given: the item graph does not say how it was made (got None)")
+        if value is not None and value != known.setdefault(name, value):
+            raise ValueError(f"'{name}' needs to be {known[name]}, that of the item graph (got {value}): omit it")
+    return known['k'], ItemKNNGraph(1, known['weights']).mixing_weights(data)
+
+
+def _check_spectrum(data: HeteroData) -> None:
+    r"""Checks on the first items that the spectrum is what new items will get."""
+    some = HeteroData()
+    for name in modalities(data):
+        x, has = modality_features(data, name)
+        some[ITEM][f'x_{name}'] = x[:8].cpu()
+        if has is not None:
+            some[ITEM][f'has_{name}'] = has[:8].cpu()
+    expected, found = DCT()(some)[ITEM].spectrum, data[ITEM].spectrum[:8].cpu().float()
+    if expected.shape != found.shape or not torch.allclose(found, expected, rtol=1e-2, atol=1e-2 * float(found.std())):
+        raise ValueError(
+            "'data' needs the spectrum of all modalities in their order, `DCT()`, to append items (got another one): "
+            'apply it after all features are there'
+        )
+
+
+def _edges_into(data: HeteroData, first: int, k: int, mixing: Mapping[str, float]) -> tuple[Tensor, Tensor]:
     r"""Returns the edges of :class:`ItemKNNGraph` into the items from the given one on."""
     k = check_count(k, data[ITEM].num_nodes)
-    mixing = ItemKNNGraph(k, weights).mixing_weights(data)
     present, share = shares(data, mixing)
 
     edge_indices, edge_weights = [torch.empty(2, 0, dtype=torch.long)], [torch.empty(0)]

@@ -31,6 +31,8 @@ class ItemKNNGraph(BaseTransform):
     the modalities that it has. Ties go to the lowest id, but the item itself always
     comes first.
 
+    The relation says how it was made, ``k`` and ``weights``, so that new items join it in the same way.
+
     The exact search takes memory for :math:`k` neighbours an item and ``chunk_size`` rows of similarities, never for
     :math:`|\mathcal{I}|^2` similarities.
 
@@ -46,7 +48,7 @@ class ItemKNNGraph(BaseTransform):
 
     Shapes:
         - ``data['item'].x_<modality>`` :math:`(|\mathcal{I}|, C_m)` → ``edge_index`` :math:`(2, |\mathcal{E}|)` sorted
-          by target, ``edge_weight`` :math:`(|\mathcal{E}|)`
+          by target, ``edge_weight`` :math:`(|\mathcal{E}|)`, ``k`` and the ``weights`` of the modalities that take part
 
     Raises:
         ValueError: If ``k`` is not in :math:`[1, |\mathcal{I}|]`, there is no modality, or a weight is negative or
@@ -98,6 +100,7 @@ class ItemKNNGraph(BaseTransform):
         data = copy(data)
         data[SIMILAR_TO].edge_index = edge_index
         data[SIMILAR_TO].edge_weight = edge_weight
+        data[SIMILAR_TO].k, data[SIMILAR_TO].weights = self.k, weights
         return data
 
     def mixing_weights(self, data: HeteroData) -> dict[str, float]:

@@ -36,15 +36,15 @@ def scores(retriever, user, k=48, **settings):
 
 
 def live_of(model, train, **settings):
-    return LiveModel(model, train, k=4, weights=WEIGHTS, **settings)
+    return LiveModel(model, train, **settings)
 
 
 def test_items_are_served_as_the_functions_have_them(model, train):
     live = live_of(model, train)
     live.add_items(features(train, [3, 8]), ['new-1', 'new-2'], {'title': ['One', 'Two']})
     live.add_items(features(train, [5]), [17], {'title': ['Three']})
-    data, new = onboard_items(train, features(train, [3, 8]), ['new-1', 'new-2'], ['One', 'Two'], k=4, weights=WEIGHTS)
-    data, last = onboard_items(data, features(train, [5]), ['17'], ['Three'], k=4, weights=WEIGHTS)
+    data, new = onboard_items(train, features(train, [3, 8]), ['new-1', 'new-2'], ['One', 'Two'])
+    data, last = onboard_items(data, features(train, [5]), ['17'], ['Three'])
     with torch.no_grad():
         user, item = model(train)
     new = torch.cat([torch.arange(44, 48), new, last])  # those that nobody had in training, too

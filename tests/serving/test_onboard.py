@@ -62,7 +62,7 @@ def test_onboarding(layout, missing, power, kwargs):
     model.set_power(power)
     before = model.encode(part)
     layers = item_layers(model, part)
-    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    data, new = onboard_items(part, **arguments)
 
     assert new.tolist() == list(range(38, 48))
     assert (part[ITEM].num_nodes, data[ITEM].num_nodes) == (38, 48)
@@ -88,7 +88,7 @@ def test_onboarding(layout, missing, power, kwargs):
 def test_borrows_from_neighbours_what_they_have_of_users(layout):
     _, part, arguments = catalogue({'image': 0.2}, layout)
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8).eval()
-    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    data, new = onboard_items(part, **arguments)
     layers = item_layers(model, data)
     z, edges = layers.sum(dim=0), data[SIMILAR_TO]
     for i in new.tolist():  # as the formula says
@@ -112,7 +112,7 @@ def test_onboards_day_by_day():
     for rows in (slice(0, 4), slice(4, 10)):
         day = {key: {m: x[rows] for m, x in value.items()} if isinstance(value, dict) else value[rows]
                for key, value in arguments.items()}  # fmt: skip
-        data, new = onboard_items(data, **day, k=4, weights=WEIGHTS)
+        data, new = onboard_items(data, **day)
         layers = item_layers(model, data, layers)
         found = encode_new_items(model, data, new, layers, borrow=0, scale=1)
         assert torch.allclose(found, model.encode(data).item[new], atol=1e-6)
@@ -140,7 +140,8 @@ def test_duplicates_are_connected_as_in_the_whole():
     x = arguments['features']['image']
     x[:10] = part[ITEM].x_image[0]  # more of them than neighbours
     x[10:] = x[10]
-    data, new = onboard_items(part, **arguments, k=4, weights={'image': 1})
+    part = ItemKNNGraph(4, {'image': 1})(part)
+    data, new = onboard_items(part, **arguments)
     whole = ItemKNNGraph(4, {'image': 1})(data)
     expected = whole[SIMILAR_TO].edge_index
     edge_index = data[SIMILAR_TO].edge_index
@@ -161,7 +162,7 @@ def test_new_items_are_found_by_those_who_like_such():
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8, objective=SampledSoftmax())
     model.set_power(0)
     fit(model, part, epochs=15, lr=1e-2, progress=False)
-    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    data, new = onboard_items(part, **arguments)
     block = whole[ITEM].block
     retriever = Retriever(model.encode(part), seen=part)
     retriever.add_items(encode_new_items(model, data, new), arguments['raw_id'])
@@ -202,14 +203,41 @@ def test_onboarding_refuses():
     refuses(r"'raw_id' needs to be new and unique \(got 'item-44' again\)", raw_id=[*fresh[:9], 'item-44'])
     refuses(r"'weights' names the unknown modality 'sound'", weights={'sound': 1})
     refuses(r"'weights' need to be finite and non-negative \(got inf for 'text'\)", weights={'text': float('inf')})
-    refuses(r"'weights' need to be of like size", weights={'text': 1e39})
+    refuses(
+        r"'weights' needs to be {'image': 0.3, 'text': 0.7}, that of the item graph \(got {'text': 1.0}\)",
+        weights={'text': 1},
+    )
+    refuses(r"'k' needs to be 4, that of the item graph \(got 3\): omit it", k=3)
     refuses(
         r"'x_text' needs to be finite \(got 10 rows with values beyond", x | {'text': x['text'].double() * 0 + 1e39}
     )
     for k in (0, -1, 49):
         refuses(rf"'k' needs to be in \[1, 48\] \(got {k}\)", k=k)
-    part[ITEM].spectrum = part[ITEM].spectrum[:, 1:]
-    refuses(r"'spectrum' needs to have 23 columns \(got 24\)")
+    spectrum = part[ITEM].spectrum
+    for other in (spectrum[:, 1:], spectrum.roll(8, dims=1), DCT(['text', 'image'])(part)[ITEM].spectrum):
+        part[ITEM].spectrum = other
+        refuses(r"'data' needs the spectrum of all modalities in their order, `DCT\(\)`")
+
+
+def test_new_items_join_the_item_graph_as_it_was_made():
+    _, part, arguments = catalogue()
+    expected = onboard_items(part, **arguments)[0][SIMILAR_TO]
+    assert onboard_items(part, **arguments, k=4, weights={'text': 0.7, 'image': 0.3})[0][SIMILAR_TO].k == 4
+    part = copy(part)
+    part[ITEM].x_sound = torch.randn(38, 5)  # it came after the item graph, and takes no part there
+    sound = arguments | {'features': arguments['features'] | {'sound': torch.randn(10, 5)}}
+    del part[ITEM].spectrum
+    assert torch.equal(onboard_items(part, **sound)[0][SIMILAR_TO].edge_index, expected.edge_index)
+    for name, value in [('k', 4), ('weights', WEIGHTS)]:  # as in a graph from elsewhere
+        del part[SIMILAR_TO][name]
+        with pytest.raises(ValueError, match=f"'{name}' needs to be given: the item graph does not say how"):
+            onboard_items(part, **sound)
+        sound[name] = value
+    similar = onboard_items(part, **sound)[0][SIMILAR_TO]
+    assert torch.equal(similar.edge_weight, expected.edge_weight)
+    del part[SIMILAR_TO]
+    with pytest.raises(ValueError, match=r"'k' and 'weights' need an item graph in the data \(got 4 and"):
+        onboard_items(part, **sound)
 
 
 def test_new_items_and_layers_that_do_not_exist_are_refused():
@@ -311,7 +339,7 @@ def test_by_default_new_items_win_about_their_share_of_the_places():
     _, part, arguments = catalogue(num_items=120, num_cold_items=40)
     model = LIRDRec.from_data(part, seed=0, hidden_channels=8)
     fit(model, part, epochs=10, lr=1e-2, progress=False)
-    data, new = onboard_items(part, **arguments, k=4, weights=WEIGHTS)
+    data, new = onboard_items(part, **arguments)
     user, item = model.encode(data)
 
     def share(**settings):

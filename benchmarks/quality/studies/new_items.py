@@ -79,7 +79,7 @@ def run(dataset: str, seed: int, name: str, epochs: int, root: Path) -> list[row
     model = kind.from_data(part, seed=seed)
     settings = {'epochs': epochs, 'lr': 1e-3, 'patience': 10, 'seed': seed, 'progress': False}
     best_epoch = fit(model, part, first_items(val, known), **settings).best_epoch
-    data, new = onboard_items(part, features, k=10, weights=weights)
+    data, new = onboard_items(part, features)
     is_new = torch.arange(data[ITEM].num_nodes) >= known
     data[INTERACTS].edge_label_index = torch.cat([test[INTERACTS].edge_label_index, interactions], dim=1)
     users = data[INTERACTS].edge_label_index[0].unique()

@@ -98,7 +98,7 @@ def run(dataset: str, seed: int, loss: str, epochs: int, more: int, root: Path) 
     whole, part = prepared(train), prepared(first_items(train, warm))
     features = {name: train[ITEM][f'x_{name}'][warm:] for name in modalities(train)}
     clock = time.perf_counter()
-    onboarded, new = onboard_items(part, features, k=10, weights=weights)
+    onboarded, new = onboard_items(part, features)
     seconds = time.perf_counter() - clock
     first = trained(part, epochs)
     start = trained(whole, epochs)
