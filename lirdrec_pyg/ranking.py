@@ -1,7 +1,7 @@
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ METRICS: dict[str, Any] = {
     'mrr': LinkPredMRR,
     'coverage': LinkPredCoverage,
 }
+Key = TypeVar('Key')
 NO_ITEM = -1  # at the end of a list with few items
 
 
@@ -120,6 +121,13 @@ LISTS: dict[str, Any] = {  # what is recommended, whether it was right or not
 }
 
 
+class _Metrics(dict[Key, float]):
+    r"""Metrics by name or power, which print with four digits."""
+
+    def __repr__(self) -> str:
+        return '{' + ', '.join(f'{name!r}: {value:.4f}' for name, value in self.items()) + '}'
+
+
 @torch.no_grad()
 def evaluate(
     embeddings: Embeddings,
@@ -162,8 +170,8 @@ def evaluate(
             ``'diversity'`` needs it. (default: :obj:`None`)
 
     Returns:
-        The metrics by name, *e.g.*, ``{'recall@10': 0.11, 'recall@20': 0.19, …}``; ``nan`` where a group has no users,
-        and for personalization where it has one.
+        The metrics by name, *e.g.*, ``{'recall@10': 0.1134, 'recall@20': 0.1920, …}``, a dict that prints with four
+        digits; ``nan`` where a group has no users, and for personalization where it has one.
 
     Raises:
         ValueError: If ``k`` is out of range, a metric is unknown, a mask is not of all items, the split has no
@@ -237,7 +245,9 @@ def evaluate(
         for (prefix, _), collection in collections.items()
         for name, value in collection.compute().items()
     }
-    return {name: found[name] for name in (f'{p}{m}@{value}' for p in labels for m in metrics for value in ks)}
+    return _Metrics(
+        {name: found[name] for name in (f'{p}{m}@{value}' for p in labels for m in metrics for value in ks)}
+    )
 
 
 def _check_categories(
@@ -298,9 +308,9 @@ def calibrate(
         embeddings: Embeddings = model(data)
     finally:
         model.train(training).set_power(own)
-    values = {
+    values = _Metrics({
         float(power): evaluate(embeddings.scaled(power), val, k=int(k), metrics=[name])[metric] for power in powers
-    }
+    })  # fmt: skip
     best = max(values.values())
     model.set_power(min((abs(power - own), power) for power, value in values.items() if value == best)[1])
     return values

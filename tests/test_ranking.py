@@ -1,4 +1,7 @@
+import copy
+import json
 import math
+import pickle
 from collections import defaultdict
 
 import numpy as np
@@ -140,6 +143,16 @@ def test_metrics_of_full_lists_are_those_of_pyg(splits):
         }.items():
             metric.update(top, val[INTERACTS].edge_label_index)
             assert out[f'{name}@{k}'] == pytest.approx(float(metric.compute()), abs=1e-5), name
+
+
+def test_metrics_print_with_four_digits(splits):
+    train, val, _ = splits
+    found = evaluate(Popularity()(train), val, k=[5, 10])
+    shown = repr(found)
+    assert shown.startswith("{'recall@5': 0.") and shown.count(', ') == 3
+    assert all(len(part.rpartition('.')[2]) == 4 for part in shown.strip('{}').split(', '))
+    assert found == dict(found) and json.loads(json.dumps(found)) == found  # else a dict as any other
+    assert copy.deepcopy(found) == pickle.loads(pickle.dumps(found)) == found
 
 
 def test_popularity_recommends_the_same_popular_items_to_all(splits):
