@@ -53,8 +53,8 @@ def explain(
         ``because_title`` (where known), their titles.
 
     Raises:
-        ValueError: If an id is unknown, there are not as many items as users, the table lacks a column, or ``nearest``
-            is negative.
+        ValueError: If an id is unknown, there are not as many items as users, the table lacks a column or has other
+            scores than the model, or ``nearest`` is negative.
     """
     import pandas as pd
 
@@ -77,7 +77,10 @@ def explain(
     user, item = (node_ids(data, kind, _plain(table[kind], data, kind)) for kind in (USER, ITEM))
 
     embeddings = check_embeddings(model(data), data)
-    out = table.assign(score=_scores(*embeddings, user, item))
+    score = _scores(*embeddings, user, item)
+    if 'score' in table:
+        _check_scores(table, score)
+    out = table.assign(score=score)
     titles = data[ITEM].get('title')
     if titles is not None and 'title' not in out:
         out.insert(list(out).index(ITEM) + 1, 'title', [titles[i] for i in item.tolist()])
@@ -89,6 +92,18 @@ def explain(
     if titles is not None:
         out['because_title'] = [[titles[i] for i in ids] for ids in own]
     return out
+
+
+def _check_scores(table: 'pd.DataFrame', score: Any) -> None:
+    r"""Checks that what is to be explained is what the model says."""
+    given = table['score'].to_numpy(dtype=float)
+    off = abs(given - score) > 1e-3 * abs(score).max(initial=0.0)
+    if off.any():
+        row = int(off.argmax())
+        raise ValueError(
+            f"the table's scores need to be those of `model(data)` (got {given[row]:.4g} in place of {score[row]:.4g} "
+            f'in row {row}): for what a `Retriever` or a `LiveModel` serves, ask it to `recommend(..., explain=True)`'
+        )
 
 
 def _plain(column: Any, data: HeteroData, kind: str) -> list[Any]:

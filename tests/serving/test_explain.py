@@ -142,3 +142,5 @@ def test_explaining_refuses():
     refuses(r"'items' need to be as many as 'users', 1 \(got 2\)", ['user-0'], ['item-0', 'item-1'])
     refuses(r"unknown item ids \(got 1, first: 'x'\)", ['user-0'], ['x'])
     refuses(r"'nearest' needs to be non-negative \(got -1\)", table, nearest=-1)
+    served = recommend(model.encode(train).scaled(0.5), train, ['user-0'], k=2)
+    refuses(r"the table's scores need to be those of `model\(data\)` \(got .* in row 0\): for what a", served)
