@@ -55,7 +55,7 @@ OWN = {  # the arguments of each
     'generate': ['scale', 'widths'],
     'compress': ['components'],
     'graph': ['exact_items', 'small_graph', 'graph_recall'],
-    'train': ['model', 'negatives', 'val_users', 'epochs', 'steps'],
+    'train': ['model', 'negatives', 'val_users', 'epochs', 'steps', 'batch_size'],
     'test': [],
     'straightforward': ['straightforward_steps'],
 }
@@ -272,6 +272,7 @@ def train(args: argparse.Namespace) -> Told:
         split,
         some_users(val, args.val_users),
         epochs=args.epochs,
+        batch_size=args.batch_size,
         precision=precision,
         checkpoint=path,
         resume=path.exists(),
@@ -292,7 +293,7 @@ def measured(
 ) -> Told:
     r"""Extrapolates training with its validations from some steps and some users."""
     steps = Steps(args.steps)
-    trainer = Trainer(model, split, precision=precision, callbacks=[steps])
+    trainer = Trainer(model, split, batch_size=args.batch_size, precision=precision, callbacks=[steps])
     trainer.fit(1 + args.steps)  # an epoch may have fewer steps
     loader: Any = trainer.loader
     ranking = rank_seconds(model, split, val, args.val_users)
@@ -450,6 +451,7 @@ def main() -> None:
     parser.add_argument('--graph-recall', action='store_true', help='what the compressed features would find of it')
     parser.add_argument('--val-users', type=int, default=10_000, help='that choose the epoch (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=200, help='at most (default: %(default)s)')
+    parser.add_argument('--batch-size', type=int, help='of training (default: that of `fit`)')
     parser.add_argument('--steps', type=int, help='measure so many steps in place of training')
     parser.add_argument('--straightforward-steps', type=int, default=3, help='default: %(default)s')
     parser.add_argument('--curve', action='store_true', help='measure 10⁴ to 10⁷ interactions, for the figure')
