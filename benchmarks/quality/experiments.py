@@ -20,6 +20,21 @@ QUICK: Settings = {  # how all models train on MicroLens-50k where there are man
 # The default batch size of `fit`, a sixteenth of the training interactions.
 BATCHES = {'hm_week': 4096, 'beauty': 10240, 'microlens_50k': 16384, 'lastfm': 4096}
 
+# Models with the same trials, in the order of what they cost, and both objectives.
+FOOTING = {
+    'BPRMF': 'BPRMF',
+    'LightGCN': 'LightGCN',
+    'VBPR': 'VBPR',
+    'item IDs alone': 'ItemIDs',
+    'LIRDRec': 'LIRDRec',
+    'FREEDOM': 'FREEDOM',
+    'MGCN': 'PublishedMGCN',
+}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    'BPR': {'learn_scale': True},
+    'softmax': {'loss': 'softmax', 'learn_temperature': True},
+}
+
 # How the framework of the published splits trains.
 PAPER = {'lr': 1e-3, 'batch_size': 2048, 'patience': 20, 'stopping': 'released'}
 
@@ -300,6 +315,76 @@ def ablation(dataset: str) -> Iterator[Job]:
     return jobs('ablation', dataset, variants, range(5) if dataset == 'scientific' else range(3))
 
 
+def pwc(dataset: str) -> Iterator[Job]:
+    r"""Does it matter how fast the weights of the views are copied? Varies :math:`a_0` and :math:`b` of the released
+    form, and :math:`\tau` of the paper's. :math:`\tau = 1` is an attention. All else is as in :func:`ablation`."""
+    variants = {'a0 0.9, b 0.9': ablated(dataset)}
+    for init in (0.5, 0.99):
+        variants[f'a0 {init:g}, b 0.9'] = ablated(dataset, pwc_init=init)
+    for decay in (0.99, 1.0):
+        variants[f'a0 0.9, b {decay:g}'] = ablated(dataset, pwc_decay=decay)
+    variants |= {f'tau {rate:g}': ablated(dataset, pwc='ema', pwc_rate=rate) for rate in (0.01, 0.5, 1.0)}
+    variants['tau 0.1'] = ablated(dataset, pwc='ema')
+    return jobs('PWC', dataset, variants, seeds(dataset))
+
+
+def sequences(dataset: str) -> Iterator[Job]:
+    r"""Does progressive weight copying over a user's recent items pay where the next one is asked for? Beside it are
+    the encoder with one weight for each position, and none. The dataset needs times."""
+    fit: dict[str, Any] = {'monitor': 'ndcg@20'}
+    variants = {'no recent items': trained(dataset, 'SoftmaxLIRDRec', {'fit': fit})}
+    model: dict[str, Any] = {'history': 10}
+    variants['recent items'] = trained(dataset, 'SoftmaxLIRDRec', {'model': model, 'fit': fit})
+    for name, kind in (('PWC, released', 'released'), ('PWC, as in the paper', 'ema')):
+        variants[name] = trained(dataset, 'SequentialPWC', {'model': {**model, 'time_fusion': kind}, 'fit': fit})
+    return jobs('sequences', dataset, variants, seeds(dataset))
+
+
+def footing(dataset: str) -> dict[str, tuple[str, Settings]]:
+    r"""Returns models by objective and width: what they rank by has 64 columns, or 192. All but LIRDRec have a vector
+    for each item. "item IDs alone" are LIRDRec's pipeline, without the item graph."""
+    views = 2 if dataset in ('scientific_text', 'lastfm', 'beauty') else 3  # of LIRDRec
+    out: dict[str, tuple[str, Settings]] = {}
+    for width in (64, 192):
+        own: dict[str, int] = {'LIRDRec': round(width / views), 'VBPR': width // 2}
+        for name, model in FOOTING.items():
+            for objective, words in OBJECTIVES.items():
+                settings: Settings = {'model': {'hidden_channels': own.get(name, width), **words}}
+                if name == 'item IDs alone':
+                    settings['content'] = {'k': 0}
+                half = {'precision': 'bf16'} if model in ('LIRDRec', 'ItemIDs') else {}
+                settings['fit'] = {'rule': True, 'monitor': 'ndcg@20', 'patience': 20, 'calibrate': True, **half}
+                out[f'{name}, {objective}, {width}'] = model, settings
+    return out
+
+
+def footing_candidates(dataset: str) -> Iterator[Job]:
+    r"""Which settings of one space does validation choose for each model, objective and width? They don't test."""
+    variants: dict[str, tuple[str, Settings]] = {}
+    for name, (model, settings) in footing(dataset).items():
+        for lr in (1e-3, 5e-3):
+            for weight in (1e-4, 1e-2):
+                one = copy.deepcopy(settings)
+                one['fit']['lr'], one['model']['reg_weight'] = lr, weight
+                variants[f'{name}: lr {lr:g}, weight {weight:g}'] = model, one
+    return jobs('equal footing, candidates', dataset, variants, range(1), test=False)
+
+
+def equal_footing(dataset: str) -> Iterator[Job]:
+    r"""What does the objective give, what does width, what does content, what leaving out item IDs? Every model has
+    both objectives and both widths, with what validation chose among as many trials of the same space. Both objectives
+    have a scale that is trained, and the exponent of the length is chosen on validation."""
+    known = [row for row in rows.read(ROWS) if row['experiment'] == 'equal footing, candidates']
+    variants: dict[str, tuple[str, Settings]] = {}
+    for name, (model, _) in footing(dataset).items():
+        found = [row for row in known if row['dataset'] == dataset and row['variant'].startswith(f'{name}: ')]
+        if len(found) == 4:
+            variants[name] = model, json.loads(max(found, key=lambda row: float(row['val_ndcg@20']))['settings'])
+    if not variants:
+        raise ValueError(f"no model has all its candidates on '{dataset}': run 'equal footing, candidates' first")
+    return jobs('equal footing', dataset, variants, range(3))
+
+
 def item_ids(dataset: str) -> Iterator[Job]:
     r"""Does LIRDRec gain by a vector for each item, as one more view? Does it lose if these take the place of its
     content? Models train as in :func:`ablation`, but for LightGCN, which was tuned. Each is as wide as LIRDRec with
@@ -347,6 +432,10 @@ EXPERIMENTS: dict[str, Callable[[str], Iterator[Job]]] = {
     'text': text,
     'main': main,
     'ablation': ablation,
+    'PWC': pwc,
+    'sequences': sequences,
+    'equal footing, candidates': footing_candidates,
+    'equal footing': equal_footing,
     'item IDs': item_ids,
     'transfer': transfer,
     'preset': preset,

@@ -19,8 +19,8 @@ from torch_geometric.data import HeteroData
 
 from benchmarks import rows
 from benchmarks.quality import catalogues, published, users
-from benchmarks.quality.variants import MODELS, Concatenation, UniformBesideBatch
-from lirdrec_pyg import Recommender, autofit, evaluate, fit, nn
+from benchmarks.quality.variants import MODELS, Concatenation, ScaledBPR, UniformBesideBatch
+from lirdrec_pyg import Recommender, autofit, calibrate, evaluate, fit, nn
 from lirdrec_pyg.transforms import InteractionGraph, ModalityGraphs, RecentItems
 from lirdrec_pyg.typing import INTERACTS, SIMILAR_TO
 
@@ -85,6 +85,7 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     settings                                       arguments
     =============================================  ==================================================
     ``loss``, ``temperature``, ``num_sampled``     ``objective=BPR()`` or ``SampledSoftmax``
+    ``learn_scale``                                ``objective=ScaledBPR()``
     ``num_negatives``                              ``objective=UniformBesideBatch``, of AlphaRec ``InfoNCE``
     ``pwc``, ``pwc_init``, ``pwc_decay``, …        ``fusion=PWC(init, decay)`` and others
     ``fusion=false``                               ``fusion=Concatenation()``
@@ -102,9 +103,12 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
     loss = out.pop('loss', {'SoftmaxLIRDRec': 'softmax', 'AlphaRec': 'infonce'}.get(model, 'bpr'))
     if loss not in ('bpr', 'softmax', 'infonce'):
         raise ValueError(f"'loss' needs to be 'bpr', 'softmax' or 'infonce' (got {loss!r})")
+    learn_scale = out.pop('learn_scale', False)
+    if learn_scale and loss != 'bpr':
+        raise ValueError(f"'learn_scale' needs 'loss' to be 'bpr' (got '{loss}')")
     if softmax and loss == 'bpr':
         raise ValueError(f"{sorted(softmax)} need 'loss' to be 'softmax' (got 'bpr')")
-    if 'loss' in settings or softmax:
+    if 'loss' in settings or softmax or learn_scale:
         if loss == 'infonce':
             out['objective'] = nn.InfoNCE(**softmax)
         elif 'num_negatives' in softmax:
@@ -113,7 +117,7 @@ def arguments(model: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], 
             softmax |= {'num_negatives': softmax.pop('num_sampled')} if 'num_sampled' in softmax else {}
             out['objective'] = nn.SampledSoftmax(**softmax)
         else:
-            out['objective'] = nn.BPR()
+            out['objective'] = ScaledBPR() if learn_scale else nn.BPR()
 
     pwc = out.pop('pwc', 'released')
     if pwc not in FUSIONS:
@@ -137,9 +141,10 @@ def fit_arguments(model: Recommender, settings: Mapping[str, Any]) -> dict[str, 
     r"""Returns the arguments of ``fit`` for the settings of a row.
 
     What they leave out is what it was when the first rows were made: a batch of :obj:`2048`, the model's learning rate,
-    and the end at the first peak. With ``rule=true``, it is today's default.
+    and the end at the first peak. With ``rule=true``, it is today's default. ``calibrate=true`` is about what follows
+    training.
     """
-    out = dict(settings)
+    out = {name: value for name, value in settings.items() if name != 'calibrate'}
     if out.pop('rule', False) or not any(param.requires_grad for param in model.parameters()):
         return out
     return {'batch_size': 2048, 'lr': model.fit_defaults['lr'], 'stopping': 'released'} | out
@@ -203,6 +208,8 @@ def train_and_test(job: Job, root: Path) -> tuple[rows.Row, Tensor, Tensor]:
             model = build(job, train)
             fitting = fit_arguments(model, job['settings'].get('fit', {}))
             result = fit(model, train, some, seed=job['seed'], progress=False, **fitting)
+            if job['settings'].get('fit', {}).get('calibrate', False):
+                calibrate(model, train, some)
         seconds, cpu_seconds = time.perf_counter() - clock, time.process_time() - cpu
     row = key(job)
     row |= {'best_epoch': result.best_epoch, 'epochs': len(result.log), 'seconds': round(seconds, 1)}

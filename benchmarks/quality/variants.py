@@ -4,13 +4,26 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import scipy.fft
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import ModuleDict, Parameter
+from torch.nn import Module, ModuleDict, Parameter
 from torch.nn.init import xavier_normal_
 from torch_geometric.data import HeteroData
 
-from lirdrec_pyg.nn import MGCN, Batch, Fusion, LIRDRec, SampledSoftmax
+from lirdrec_pyg.nn import (
+    BPR,
+    MGCN,
+    PWC,
+    Batch,
+    Fusion,
+    LIRDRec,
+    PaperPWC,
+    RecentItemsEncoder,
+    SampledSoftmax,
+    SoftmaxLIRDRec,
+)
 from lirdrec_pyg.nn.kernels import normalize, softmax_loss
 from lirdrec_pyg.typing import ITEM, SIMILAR_TO
 
@@ -28,6 +41,111 @@ class LearnedRotation(LIRDRec):
 
     def encode_shared(self, spectrum: Tensor) -> Tensor:
         return super().encode_shared(self.rotation(spectrum))
+
+
+class DCTInLoop(LIRDRec):
+    r"""LIRDRec that makes the spectrum anew in each step, as an implementation with the transform in its model does.
+    Use it with ``transform='none'``, in single precision."""
+
+    def encode_shared(self, spectrum: Tensor) -> Tensor:
+        parts = spectrum.split(list(self.in_channels.values()), dim=1)
+        made = [torch.from_numpy(scipy.fft.dct(x.numpy(), type=2, norm='ortho', axis=1)) for x in parts]
+        return super().encode_shared(torch.cat(made, dim=1))
+
+
+class ScaledBPR(BPR):
+    r"""BPR on scores times a factor that is trained, too. It is one at first.
+
+    .. math::
+        \mathcal{L} = \frac{1}{B} \sum_{(u, i, j)} \mathrm{softplus}(e^\theta (s_{uj} - s_{ui}))
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = Parameter(torch.tensor(0.0))
+
+    def forward(self, batch: Batch) -> Tensor:
+        user, pos, neg = batch.triplets()
+        return F.softplus(self.log_scale.exp() * (user * (neg - pos)).sum(dim=-1)).mean()
+
+
+class RecentPWC(Module):
+    r"""Progressive weight copying over a user's recent items, in the place of
+    :class:`~lirdrec_pyg.nn.RecentItemsEncoder`: a chunk for each position, the latest item first.
+
+    .. math::
+        \mathbf{q} = \mathrm{normalize}(\mathbf{u}) + \mathbf{W} \sum_{j=1}^{n} w_{uj} \,
+        \mathrm{normalize}(\mathbf{i}_j)
+
+    Each user has weights of its own. A network for each position predicts them, and they are copied from epoch to epoch
+    as those of the views are. The state starts as the weights of the encoder do, 1, 0.6, 0.36, …, so that they are
+    progressive in time. A user with fewer than :math:`n` items has fewer terms, whose weights sum to one.
+
+    Args:
+        channels (int): The width :math:`D` of the embeddings.
+        length (int): The number of items :math:`n`.
+        num_users (int): The number of users.
+        fusion (PWC or PaperPWC): What weighs.
+    """
+
+    def __init__(self, channels: int, length: int, num_users: int, fusion: PWC | PaperPWC) -> None:
+        super().__init__()
+        like = RecentItemsEncoder(channels, length)
+        self.length, self.lin = length, like.lin
+        self.register_buffer('prior', like.theta.detach().softmax(dim=0))
+        self.fusion = copy.deepcopy(fusion)
+        self.fusion.build(channels, length, num_users)
+        self.users: Tensor | None = None  # of the batch, where these are not all in order
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        self.fusion.reset_parameters()
+        prior: Tensor = self.get_buffer('prior')
+        self.fusion.theta.copy_(prior.log() if isinstance(self.fusion, PWC) else prior)
+        self.fusion.last_weight.copy_(prior)
+
+    def forward(self, user: Tensor, item: Tensor, recent: Tensor) -> Tensor:
+        known = recent >= 0
+        item = normalize(item)
+        rows = item.index_select(0, recent.clamp(min=0).flatten()).view(*recent.shape, -1)  # [N, n, D]
+        weight = self.fusion.weight(rows, self.users)
+        if self.training:
+            self.fusion.remember(weight.detach(), self.users)
+        weight = weight * known
+        weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return normalize(user) + self.lin((weight.unsqueeze(1) @ rows).squeeze(1))
+
+
+class SequentialPWC(SoftmaxLIRDRec):
+    r"""LIRDRec with the softmax, whose recent items are weighed by progressive weight copying.
+
+    Args:
+        num_users (int): The number of users.
+        in_channels (mapping of str to int): The width of each modality, in the data's order.
+        recent_items (int): The number of recent items.
+        time_fusion (str): ``'released'`` (:class:`~lirdrec_pyg.nn.PWC`) or ``'ema'``
+            (:class:`~lirdrec_pyg.nn.PaperPWC`).
+        **kwargs (optional): The other arguments of :class:`SoftmaxLIRDRec`.
+    """
+
+    def __init__(
+        self, num_users: int, in_channels: Mapping[str, int], *, recent_items: int, time_fusion: str, **kwargs: Any
+    ) -> None:
+        super().__init__(num_users, in_channels, recent_items=recent_items, **kwargs)
+        fusion = {'released': PWC, 'ema': PaperPWC}[time_fusion]()
+        self.recent: Any = RecentPWC(self.num_views * self.hidden_channels, recent_items, num_users, fusion)
+
+    def on_epoch_start(self, epoch: int) -> None:
+        super().on_epoch_start(epoch)
+        self.recent.fusion.on_epoch_start(epoch)
+
+    def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
+        self.recent.users = user
+        try:
+            return super().loss(data, user, pos, neg)
+        finally:
+            self.recent.users = None
 
 
 class Concatenation(Fusion):
@@ -130,4 +248,11 @@ class MixedMGCN(MGCN):
 
 
 # `MGCN` of the rows is what it was when they were made.
-MODELS = {'LearnedRotation': LearnedRotation, 'Ablated': Ablated, 'MGCN': MixedMGCN, 'PublishedMGCN': MGCN}
+MODELS = {
+    'LearnedRotation': LearnedRotation,
+    'DCTInLoop': DCTInLoop,
+    'SequentialPWC': SequentialPWC,
+    'Ablated': Ablated,
+    'MGCN': MixedMGCN,
+    'PublishedMGCN': MGCN,
+}

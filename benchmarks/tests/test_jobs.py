@@ -175,6 +175,7 @@ def test_a_run_of_another_experiment_is_taken_over(tmp_path, monkeypatch):
         ('LIRDRec', {'pwc': 'static'}, {'fusion': 'StaticFusion()'}, None),
         ('LIRDRec', {'pwc': 'uniform'}, {'fusion': 'UniformFusion()'}, None),
         ('Ablated', {'fusion': False, 'item_ids': True}, {'fusion': 'Concatenation()', 'item_ids': 'True'}, None),
+        ('LightGCN', {'learn_scale': True}, {'objective': 'ScaledBPR()'}, None),
         ('VBPR', {'loss': 'softmax', 'reg_weight': 0}, {'objective': 'SampledSoftmax(temperature=0.2, '
          'num_negatives=None, learn_temperature=False)', 'reg_weight': '0'}, None),
     ],
@@ -192,6 +193,7 @@ def test_settings_of_rows_are_arguments_of_today(model, settings, expected, powe
         ({'loss': 'hinge'}, "'loss' needs to be 'bpr', 'softmax' or 'infonce'"),
         ({'temperature': 0.1}, "need 'loss' to be 'softmax'"),
         ({'pwc': 'foo'}, "'pwc' needs to be one of"),
+        ({'loss': 'softmax', 'learn_scale': True}, "'learn_scale' needs 'loss' to be 'bpr'"),
     ],
 )
 def test_settings_without_a_meaning_are_refused(settings, match):
@@ -225,3 +227,16 @@ def test_lengths_count_as_the_settings_say(tmp_path):
     with torch.no_grad():
         item = jobs.build(job, train)(train).item
     assert torch.allclose(item.norm(dim=1), torch.ones(len(item)))
+
+
+def test_the_exponent_of_the_length_is_chosen_on_validation(tmp_path, monkeypatch):
+    called, real = [], jobs.calibrate
+    monkeypatch.setattr(jobs, 'calibrate', lambda model, *splits: called.append(splits) or real(model, *splits))
+    model = {'hidden_channels': 4, 'loss': 'softmax', 'learn_temperature': True}
+    plain, chosen = (
+        jobs.run(jobs.job('fake', 'LIRDRec', 0, {'model': model, 'fit': {'epochs': 4, **more}}), tmp_path)
+        for more in ({}, {'calibrate': True})
+    )
+    assert chosen['epochs'] == plain['epochs'] and chosen['val_ndcg@20'] >= plain['val_ndcg@20']
+    ((train, val),) = called
+    assert train['interacts'].edge_label_index.size(1) > val['interacts'].edge_label_index.size(1)

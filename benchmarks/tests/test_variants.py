@@ -77,6 +77,68 @@ def test_mgcn_of_the_rows_takes_the_mixed_item_graph(tmp_path):
     assert int(target.bincount().max()) == 3
 
 
+@pytest.mark.parametrize('kind', ['released', 'ema'])
+def test_recent_items_are_weighed_by_progressive_weight_copying(kind, tmp_path):
+    settings = {'hidden_channels': 8, 'history': 4, 'time_fusion': kind, 'dropout': 0.0}
+    job = jobs.job('fake', 'SequentialPWC', 0, {'model': settings})
+    train, _ = jobs.splits(job, tmp_path, test=False)
+    model = jobs.build(job, train)
+    layer = model.recent
+    prior = torch.tensor([1, 0.6, 0.36, 0.216]) / 2.176
+    assert torch.allclose(layer.fusion.last_weight, prior.expand(train['user'].num_nodes, -1), atol=1e-6)
+
+    # By hand, one user at a time, with fewer items than positions.
+    user, item, recent = torch.randn(3, 24), torch.randn(6, 24), torch.tensor([[2, 5, 1, 0], [4, 3, -1, -1], [-1] * 4])
+    layer.users = torch.tensor([7, 0, 7])
+    layer.eval()
+    found = layer(user, item, recent)
+    unit, query = (torch.nn.functional.normalize(x, dim=1) for x in (item, user))
+    weight = layer.fusion.weight(unit[recent.clamp(min=0)], layer.users)
+    for row, ids in enumerate(([2, 5, 1, 0], [4, 3], [])):
+        own = weight[row, : len(ids)]
+        pooled = sum((w * unit[i] for w, i in zip(own / own.sum(), ids, strict=True)), torch.zeros(24))
+        assert torch.allclose(found[row], query[row] + layer.lin(pooled), atol=1e-5)
+    layer.users = None
+
+    model.train()
+    model.on_epoch_start(1)
+    user, item = train['interacts'].edge_index[:, :64]
+    model.loss(train, user, item, item.flip(0)).backward()
+    assert layer.users is None
+    assert layer.lin.weight.grad.norm() > 0 and layer.fusion.nets[0][0].weight.grad.norm() > 0
+    moved = (layer.fusion.last_weight - prior).abs().sum(dim=1) > 1e-6
+    assert moved[user].any() and not moved[~torch.isin(torch.arange(len(moved)), user)].any()
+    model.on_epoch_start(2)
+    assert torch.equal(layer.fusion.theta, layer.fusion.last_weight)
+    row = jobs.run(jobs.job('fake', 'SequentialPWC', 0, {'model': settings, 'fit': {'epochs': 2}}), tmp_path)
+    assert row['test_ndcg@20'] > 0
+
+
+def test_a_spectrum_made_in_each_step_is_the_same(tmp_path):
+    rows_of = [
+        jobs.run(jobs.job('fake', model, 0, {'model': {'hidden_channels': 8}, 'fit': {'epochs': 2}, **more}), tmp_path)
+        for model, more in (('LIRDRec', {}), ('DCTInLoop', {'content': {'transform': 'none'}}))
+    ]
+    once, anew = ({name: value for name, value in row.items() if '@' in name} for row in rows_of)
+    assert once == anew
+
+
+def test_the_scale_of_bpr_is_trained():
+    user, pos, neg = torch.randn(3, 5, 4).unbind()
+    item, index = torch.cat([pos, neg]), torch.arange(5)
+
+    def batch(scale):
+        return nn.Batch(index, index, index + 5, lambda i: scale * user[i], lambda i: item[i])
+
+    objective = variants.ScaledBPR()
+    assert torch.allclose(objective(batch(1)), nn.BPR()(batch(1)))
+    objective.log_scale.data.fill_(torch.tensor(3.0).log())
+    loss = objective(batch(1))
+    assert torch.allclose(loss, nn.BPR()(batch(3)))
+    loss.backward()
+    assert objective.log_scale.grad.abs() > 0
+
+
 @pytest.mark.parametrize('model', ['EASE', 'AlphaRec', 'PublishedMGCN'])
 def test_models_of_others_are_run_by_their_names(model, tmp_path):
     settings = {} if model == 'EASE' else {'fit': {'epochs': 1}}
