@@ -441,12 +441,13 @@ class Trainer:
 
 
 def default_batch_size(train: HeteroData) -> int:
-    r"""Returns the batch size for a training split: some :obj:`16` steps an epoch, and at least :obj:`2048` triplets.
+    r"""Returns the batch size for a training split: :obj:`16` equal steps an epoch, and at least :obj:`2048` triplets.
 
-    On the whole graph, a step costs about the same whatever the batch. With a fixed number of steps, an epoch takes
-    time in proportion to the graph; with a fixed batch, to the square of it.
+    They are equal since a last step of a few triplets is as large as the others, and mostly noise. On the whole graph,
+    a step costs about the same whatever the batch. With a fixed number of steps, an epoch takes time in proportion to
+    the graph; with a fixed batch, to the square of it.
     """
-    return max(BATCH_SIZE, 1024 * math.ceil(train[INTERACTS].edge_index.size(1) / (1024 * STEPS)))
+    return max(BATCH_SIZE, math.ceil(train[INTERACTS].edge_index.size(1) / STEPS))
 
 
 def default_lr(model: Recommender, batch_size: int | None = None) -> float:
