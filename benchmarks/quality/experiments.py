@@ -18,7 +18,7 @@ QUICK: Settings = {  # how all models train on MicroLens-50k where there are man
 }
 
 # The default batch size of `fit`, a sixteenth of the training interactions.
-BATCHES = {'hm_week': 4096, 'beauty': 10240, 'microlens_50k': 16384, 'lastfm': 4096}
+BATCHES = {'hm_week': 2884, 'beauty': 9611, 'microlens_50k': 16232, 'lastfm': 3165}
 
 # Models with the same trials, in the order of what they cost, and both objectives.
 FOOTING = {
