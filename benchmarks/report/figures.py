@@ -1,4 +1,4 @@
-r"""Draws the figures of the README from the rows in ``benchmarks/results``, into ``docs/figures``.
+r"""Draws the figures of the documentation from the rows in ``benchmarks/results``, into ``docs/figures``.
 
 python -m benchmarks.report.figures
 python -m benchmarks.report.figures --only ablation transfer
@@ -6,37 +6,25 @@ python -m benchmarks.report.figures --only ablation transfer
 
 import argparse
 import functools
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-matplotlib.use('Agg')
-
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
 from benchmarks import rows
-from benchmarks.quality.studies import gradient_bias
+from benchmarks.report import bias_figures, significance, values
+from benchmarks.report.drawing import LESS, MORE, below, dot, empty, headline, panels, rows_of, save
 from benchmarks.report.markdown import read
 from benchmarks.report.speed import MACHINE
-from benchmarks.report.tables import NAMES
+from benchmarks.report.words import COLORS, NAMES, WORDS, color, shown
 from benchmarks.speed import knn, propagation, ranking, retrieval, scale, scaling
 
 ROOT = Path(__file__).parents[2]
 QUALITY, SPEED = rows.RESULTS / 'quality', rows.RESULTS / 'speed'
-
-
-def save(figure: Figure, path: Path) -> None:
-    r"""Writes a figure, whole or not at all."""
-    temporary = path.with_name(f'{path.stem}.tmp{path.suffix}')
-    figure.savefig(temporary, dpi=120)
-    temporary.replace(path)
+MARKERS = 'osD^vP*X'
 
 
 def seeds(rows: pd.DataFrame) -> str:
@@ -46,222 +34,335 @@ def seeds(rows: pd.DataFrame) -> str:
     return f'{least} to {most} seeds' if least < most else f'{most} seed{"s" if most > 1 else ""}'
 
 
+def datasets_of(rows: pd.DataFrame) -> list[str]:
+    r"""Returns the datasets, in the order of all tables and figures."""
+    found = set(rows['dataset'])
+    return [name for name in NAMES if name in found] + sorted(found - set(NAMES))
+
+
+def untuned(path: Path) -> None:
+    r"""Draws how far each model as it ships is behind the best of each dataset: a row for each model, a mark for each
+    dataset."""
+    rows = read(QUALITY / 'runs.csv', experiment='defaults')
+    rows = rows[rows['variant'] != 'Popularity']  # far behind
+    mean = rows.groupby(['variant', 'dataset'])['test_ndcg@20'].mean().unstack()
+    behind = 100 * (mean / mean.max() - 1)
+    order = behind.mean(axis=1).sort_values(ascending=False).index
+    with panels(height=1.3 + 0.3 * len(order)) as (figure, ((axis,),)):
+        for y, variant in enumerate(order):
+            axis.plot(behind.loc[variant].agg(['min', 'max']), [y, y], color=color(variant), linewidth=2, alpha=0.35)
+            for marker, name in zip(MARKERS, datasets_of(rows), strict=False):
+                label = NAMES.get(name, name) if y == 0 else None
+                axis.plot([behind.loc[variant, name]], [y], marker, color=color(variant), markersize=7, label=label)
+        rows_of(axis, [shown(str(variant)) for variant in order])
+        axis.set_xlabel(f'test ndcg@20 against the best model of the dataset, %     {MORE}')
+        headline(figure, 'Every model as it ships: how far behind the best of each dataset')
+        below(figure, axis, 4)
+        for handle in figure.legends[0].legend_handles:
+            handle.set_color('#555555')
+        save(figure, path)
+
+
 def main_models(path: Path) -> None:
-    r"""Draws ndcg@20 of each model on each dataset."""
+    r"""Draws ndcg@20 of each tuned model on each dataset."""
     rows = read(QUALITY / 'runs.csv', experiment='main')
-    title = 'Settings chosen on validation (of Scientific for the larger sets)'
-    panels(rows, path, 'test ndcg@20', lambda part: part, title)
+    names = datasets_of(rows)
+    lines = -(-len(names) // 2)
+    with panels(lines, min(2, len(names)), height=0.7 + 2.7 * lines) as (figure, axes):
+        for axis in axes.flat[len(names) :]:
+            axis.set_axis_off()
+        for axis, name in zip(axes.flat, names, strict=False):
+            part = rows[rows['dataset'] == name]
+            order = part.groupby('variant')['test_ndcg@20'].mean().sort_values(ascending=False).index
+            for y, variant in enumerate(order):
+                dot(axis, part[part['variant'] == variant]['test_ndcg@20'], y, color(variant))
+            rows_of(axis, [shown(str(variant)) for variant in order])
+            axis.set_title(f'{NAMES.get(name, name)}, {seeds(part)}')
+            axis.set_xlabel(f'test ndcg@20     {MORE}')
+        save(figure, path)
+
+
+def effects(path: Path, experiment: str, title: str) -> None:
+    r"""Draws what each change does to ndcg@20, relative to the paper's configuration, with the 95 % interval over users
+    and seeds."""
+    rows = read(QUALITY / 'runs.csv', experiment=experiment)
+    names, mean = datasets_of(rows), rows.groupby(['dataset', 'variant'])['test_ndcg@20'].mean()
+    first = rows[rows['dataset'] == names[0]]
+    variants = [str(one) for one in dict.fromkeys([*first['variant'], *rows['variant']]) if one != 'LIRDRec']
+    variants.sort(key=lambda one: -(mean.get((names[0], one), mean.min()) / mean[names[0], 'LIRDRec']))
+    with panels(1, len(names), height=1.4 + 0.27 * len(variants), sharey=True) as (figure, (axes,)):
+        for axis, name in zip(axes, names, strict=True):
+            tested = significance.known_comparisons(QUALITY, experiment, name, 'LIRDRec')
+            known = {} if tested.empty else {row['variant']: row for row in tested.to_dict('records')}
+            for y, variant in enumerate(variants):
+                if (name, variant) not in mean:
+                    empty(axis, y)
+                    continue
+                value = 100 * (mean[name, variant] / mean[name, 'LIRDRec'] - 1)
+                one = known.get(variant, {})
+                low, high = (100 * one.get(end, np.nan) for end in ('low', 'high'))
+                clear = low > 0 or high < 0
+                style = {'color': COLORS['LIRDRec'] if clear else '#8a949c', 'linewidth': 1.8}
+                if low < high:
+                    axis.plot([low, high], [y, y], **style)
+                axis.plot([value], [y], 'o', color=style['color'], markersize=6, mfc='white' if low != low else None)
+            axis.axvline(0, color='black', linewidth=1)
+            rows_of(axis, [WORDS.get(variant, variant) for variant in variants])
+            axis.set_title(f'{NAMES.get(name, name)},\n{seeds(rows[rows["dataset"] == name])}')
+            axis.set_xlabel(f'{MORE}')
+        headline(figure, title)
+        note = 'change in test ndcg@20, %, and its 95 % interval over users and seeds'
+        figure.supxlabel(f'{note}\n(grey: it holds zero; hollow: one seed, no interval)', fontsize=9.5)
+        save(figure, path)
 
 
 def preset(path: Path) -> None:
     r"""Draws what our configuration changes on each dataset, relative to the paper's, in both ways of choosing."""
-    kinds = {'preset': 'settings chosen on validation', 'preset, hidden': 'as many interactions hidden as in the test'}
+    kinds = {'preset, hidden': 'tuned as the test is: with a gap', 'preset': 'tuned without the gap'}
     rows = read(QUALITY / 'runs.csv')
     rows = rows[rows['experiment'].isin(kinds) & rows['variant'].isin(['LIRDRec', 'SoftmaxLIRDRec'])]
-    found: dict[tuple[str, str], Any] = {}
+    found: dict[tuple[str, str], pd.Series] = {}
     for (dataset, kind), part in rows.groupby(['dataset', 'experiment'], sort=False):
         pairs = part.pivot_table('test_ndcg@20', 'seed', 'variant').dropna()  # of one seed each
         if pairs.shape[1] == 2 and len(pairs):
             found[str(dataset), str(kind)] = 100 * (pairs['SoftmaxLIRDRec'] / pairs['LIRDRec'].mean() - 1)
     if not found:
         raise FileNotFoundError('no dataset with both')
-    datasets = list(dict.fromkeys(dataset for dataset, _ in found))
-    figure, axis = plt.subplots(figsize=(8, 1.6 + 0.7 * len(datasets)), layout='constrained')
-    for number, (kind, label) in enumerate(kinds.items()):
-        at = [place for place, dataset in enumerate(datasets) if (dataset, kind) in found]
-        values = [found[datasets[place], kind] for place in at]
-        y = [place + 0.4 * number - 0.2 for place in at]
-        means = [value.mean() for value in values]
-        axis.barh(y, means, 0.36, color=f'C{number}', alpha=0.6, label=label)
-        for place, value in zip(y, values, strict=True):
-            axis.plot(value, [place] * len(value), 'k.', markersize=4)
-            axis.annotate(
-                f'{value.mean():+.1f} %, {len(value)} seed{"s" * (len(value) > 1)}', (1.01, place),
-                xycoords=axis.get_yaxis_transform(), va='center', fontsize=8,
-            )  # fmt: skip
-    axis.axvline(0, color='black', linewidth=1)
-    axis.set_yticks(range(len(datasets)), [NAMES.get(dataset, dataset) for dataset in datasets])
-    axis.set_ylim(len(datasets) - 0.5, -0.5)
-    axis.set_xlabel("test ndcg@20 of SoftmaxLIRDRec against LIRDRec's mean, % (bars: mean; dots: seeds)")
-    axis.grid(alpha=0.3, axis='x')
-    figure.legend(loc='outside upper center', ncols=2, fontsize=8)
-    save(figure, path)
-
-
-def ablation(path: Path, experiment: str = 'ablation', title: str = 'One change at a time') -> None:
-    r"""Draws what each change does to ndcg@20, relative to the paper's configuration."""
-
-    def relative(part: pd.DataFrame) -> pd.DataFrame:
-        base = part[part['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
-        return part.assign(**{'test_ndcg@20': 100 * (part['test_ndcg@20'] / base - 1)})
-
-    panels(
-        read(QUALITY / 'runs.csv', experiment=experiment),
-        path,
-        'test ndcg@20 against LIRDRec, %',
-        relative,
-        title,
-    )
-
-
-def panels(rows: pd.DataFrame, path: Path, label: str, change: Callable[[Any], Any], title: str) -> None:
-    r"""Draws a bar for each variant, with the standard deviation over the seeds, and a panel for each dataset."""
-    bars = rows.groupby('dataset', sort=False)['variant'].nunique()
-    lines = [bars.iloc[at : at + 2].max() for at in range(0, len(bars), 2)]  # two panels side by side
-    figure, axes = plt.subplots(
-        len(lines),
-        min(2, len(bars)),
-        figsize=(5.5 * min(2, len(bars)), sum(1.4 + 0.27 * line for line in lines)),
-        height_ratios=[1.4 + 0.27 * line for line in lines],
-        layout='constrained',
-        squeeze=False,
-    )
-    for axis in axes.flat[len(bars) :]:
-        axis.set_axis_off()
-    for axis, name in zip(axes.flat, bars.index, strict=False):
-        part = change(rows[rows['dataset'] == name])
-        group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std']).sort_values('mean')
-        colors = ['C1' if variant == 'SoftmaxLIRDRec' else 'C0' for variant in group.index]
-        axis.barh([str(variant) for variant in group.index], group['mean'], xerr=group['std'], color=colors, capsize=2)
-        axis.set_title(f'{NAMES.get(name, name)}, {seeds(part)}')
-        axis.set_xlabel(f'{label} (mean ± sd)')
-        axis.margins(y=0.01)
-        axis.grid(alpha=0.3, axis='x')
-    figure.suptitle(title)
-    save(figure, path)
+    names = [name for name in datasets_of(rows) if any((name, kind) in found for kind in kinds)]
+    with panels(height=1.6 + 0.5 * len(names)) as (figure, ((axis,),)):
+        for (kind, label), up in zip(kinds.items(), (-0.16, 0.16), strict=True):
+            for y, name in enumerate(names):
+                if (name, kind) not in found:
+                    empty(axis, y + up, f'not run ({label})')
+                    continue
+                hollow = {'mfc': 'white'} if kind == 'preset' else {}
+                dot(axis, found[name, kind], y + up, color('SoftmaxLIRDRec'), label=label, **hollow)
+                mean, count = found[name, kind].mean(), len(found[name, kind])
+                axis.annotate(
+                    f'{mean:+.1f} %, {count} seed{"s" * (count > 1)}', (1.0, y + up),
+                    xycoords=axis.get_yaxis_transform(), va='center', fontsize=9,
+                )  # fmt: skip
+        axis.axvline(0, color=color('LIRDRec'), linewidth=1.5)
+        rows_of(axis, [NAMES.get(name, name) for name in names])
+        axis.set_xlabel(f"SoftmaxLIRDRec against LIRDRec's mean (blue line), test ndcg@20, %     {MORE}")
+        headline(figure, "Ours against the paper's configuration, mean ± sd over seeds")
+        below(figure, axis, 2)
+        save(figure, path)
 
 
 def transfer(path: Path) -> None:
     r"""Draws LIRDRec on worse and worse content against LightGCN, which sees none, and where they cross."""
     rows = read(QUALITY / 'runs.csv', experiment='transfer')
     kinds = {
-        'noise': ('noise, in lengths of the features', 0.0),
-        'permute': ('share of items with traded features', 0.0),
-        'columns': ('share of feature columns kept', 1.0),
+        'noise': 'noise, in lengths\nof the features',
+        'permute': "share of items with\nanother's features",
+        'columns': 'share of feature\ncolumns kept',
     }
-    datasets = list(dict.fromkeys(rows['dataset']))
-    figure, axes = plt.subplots(
-        len(datasets), len(kinds), figsize=(11, 3.1 * len(datasets)), layout='constrained', squeeze=False, sharey='row'
-    )
-    for line, dataset in zip(axes, datasets, strict=True):
-        part = rows[rows['dataset'] == dataset]
-        group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std'])
-        base = group.loc['LightGCN']
-        for axis, (kind, (label, best)) in zip(line, kinds.items(), strict=True):
-            points = [(best, *group.loc['content'])]
-            points += [
-                (float(str(name).split()[1]), *values)
-                for name, values in group.iterrows()
-                if str(name).startswith(kind)
-            ]
-            level, mean, std = zip(*sorted(points), strict=True)
-            axis.errorbar(level, mean, yerr=std, marker='o', capsize=2, label='LIRDRec')
-            axis.axhline(base['mean'], color='C1', label='LightGCN, item IDs and no content')
-            if 'titles alone' in group.index:
-                axis.axhline(
-                    group.loc['titles alone', 'mean'], color='C0', linestyle='--', label='LIRDRec, titles alone'
-                )
-            axis.axhspan(base['mean'] - base['std'], base['mean'] + base['std'], color='C1', alpha=0.2)
-            scale = np.log if kind == 'columns' else np.asarray
-            clear = group.loc['content', 'mean'] > base['mean'] + base['std']  # or there is no lead to lose
-            for at in crossings(scale(level), np.asarray(mean) - base['mean']) if clear else ():
-                at = np.exp(at) if kind == 'columns' else at
-                axis.axvline(at, color='black', linestyle=':')
-                axis.text(at, 0.03, f' {at:.2g}', transform=axis.get_xaxis_transform())
-            if kind == 'columns':
-                axis.set_xscale('log')
-                axis.set_xticks(level, labels=[f'{share:g}' for share in level])
-                axis.minorticks_off()
-            axis.set_xlabel(label)
-            axis.grid(alpha=0.3)
-        line[0].set_ylabel('test ndcg@20 (mean ± sd)')
-        line[1].set_title(f'{NAMES.get(dataset, dataset)}, {seeds(part)}; dotted: where a lead is lost')
-    figure.legend(*axes[-1, 0].get_legend_handles_labels(), loc='outside lower center', ncols=3, fontsize=8)
-    save(figure, path)
+    names = datasets_of(rows)
+    with panels(len(names), len(kinds), height=0.7 + 2.6 * len(names), sharey='row') as (figure, axes):
+        for line, name in zip(axes, names, strict=True):
+            part = rows[rows['dataset'] == name]
+            levels = lightgcn(name, part)
+            for axis, (kind, label) in zip(line, kinds.items(), strict=True):
+                curve(axis, part, kind)
+                for (words, level), style in zip(levels.items(), (':', '-'), strict=False):
+                    axis.axhline(level.mean(), color=color('LightGCN'), linestyle=style, linewidth=1.8, label=words)
+                cross(axis, part, kind, list(levels.values())[-1].mean())
+                axis.set_xlabel(label)
+            line[0].set_ylabel(f'{NAMES.get(name, name)}\ntest ndcg@20  {MORE}')
+        headline(figure, 'Content made worse: where LIRDRec loses its lead over LightGCN')
+        below(figure, axes[0, 0], 3)
+        save(figure, path)
 
 
-def crossings(x: Any, y: Any) -> list[float]:
-    r"""Returns where the line through some points is zero."""
-    points = list(zip(x, y, strict=True))
-    return [
-        a + (b - a) * over / (over - under) for (a, over), (b, under) in itertools.pairwise(points) if over * under < 0
-    ]
+def lightgcn(name: str, part: pd.DataFrame) -> dict[str, 'pd.Series[float]']:
+    r"""Returns ndcg@20 of LightGCN on a dataset, in its own width and in one as large as LIRDRec's."""
+    out = {'LightGCN, 64 wide': part[part['variant'] == 'LightGCN']['test_ndcg@20']}
+    every = pd.read_csv(QUALITY / 'runs.csv')
+    wide = every[(every['experiment'] == 'item IDs') & (every['dataset'] == name)]
+    wide = wide[wide['variant'] == 'LightGCN, as wide']['test_ndcg@20']
+    return out | ({'LightGCN, 256 wide': wide} if len(wide) else {})
+
+
+def curve(axis: plt.Axes, part: pd.DataFrame, kind: str) -> None:
+    r"""Draws LIRDRec against how much worse its content is."""
+    group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std'])
+    points = {1.0 if kind == 'columns' else 0.0: group.loc['content']}
+    points |= {float(str(name).split()[1]): line for name, line in group.iterrows() if str(name).startswith(f'{kind} ')}
+    x = sorted(points)
+    mean, std = ([points[at][key] for at in x] for key in ('mean', 'std'))
+    axis.errorbar(x, mean, yerr=std, marker='o', capsize=3, color=color('LIRDRec'), label='LIRDRec (mean ± sd)')
+    if kind == 'columns':
+        axis.set_xscale('log')
+        axis.invert_xaxis()
+        axis.set_xticks(x, labels=[f'{share:.0%}' for share in x])
+        axis.minorticks_off()
+
+
+def cross(axis: plt.Axes, part: pd.DataFrame, kind: str, level: float) -> None:
+    r"""Marks where a lead over a level is lost."""
+    x, lead = values.points(part, kind, level)
+    for at in values.crossings(x, lead)[:1] if lead[0] > 0 else ():
+        place = np.exp(at) if kind == 'columns' else at
+        axis.axvline(place, color='black', linestyle='--', linewidth=1)
+        text = f'{place:.0%}' if kind in ('columns', 'permute') else f'{place:.1f}'
+        axis.annotate(
+            f'level at {text}', (place, 0.97), xycoords=axis.get_xaxis_transform(), xytext=(4, 0),
+            textcoords='offset points', va='top', fontsize=9,
+        )  # fmt: skip
 
 
 def pwc(path: Path) -> None:
     r"""Draws the mean weight of each view over the epochs, and the spread over users."""
     rows = read(QUALITY / 'pwc.csv')
-    datasets, variants = list(dict.fromkeys(rows['dataset'])), list(dict.fromkeys(rows['variant']))
-    figure, axes = plt.subplots(
-        len(datasets), len(variants), figsize=(2.5 * len(variants) + 1, 2.7 * len(datasets)), layout='constrained',
-        squeeze=False, sharey=True, sharex=True,
-    )  # fmt: skip
-    for line, dataset in zip(axes, datasets, strict=True):
-        views = list(dict.fromkeys(rows[rows['dataset'] == dataset]['view']))
-        for axis, variant in zip(line, variants, strict=True):
-            part = rows[(rows['dataset'] == dataset) & (rows['variant'] == variant)]
-            for number, view in enumerate(views):
-                mean = part[part['view'] == view].groupby('epoch')[['mean', 'std']].mean()
-                axis.plot(mean.index, mean['mean'], color=f'C{number}', label=view)
-                low, high = mean['mean'] - mean['std'], mean['mean'] + mean['std']
-                axis.fill_between(mean.index, low, high, color=f'C{number}', alpha=0.2)
-            axis.set_title(f"'{variant}'", fontsize=10)
-            axis.grid(alpha=0.3)
-        line[0].set_ylabel(f'{NAMES.get(dataset, dataset)}\nweight, mean ± sd over users')
-        line[-1].legend(fontsize=8)
-    for axis in axes[-1]:
-        axis.set_xlabel('epoch')
-    figure.suptitle(f'Weights of the views by variant of PWC, {seeds(rows)}')
-    save(figure, path)
+    words = {
+        'released': 'released PWC', 'ema': 'as its text\nhas it', 'attention': 'attention', 'static': 'fixed, learned',
+        'uniform': 'equal',
+    }  # fmt: skip
+    tints = {'shared': '#555555', 'text': '#c2577f', 'image': '#2f8f5b', 'genre': '#2f8f5b'}
+    names, variants = datasets_of(rows), list(dict.fromkeys(rows['variant']))
+    with panels(len(names), len(variants), height=0.9 + 2.2 * len(names), sharey=True, sharex=True) as (figure, axes):
+        for axis, variant in zip(axes[0], variants, strict=True):
+            axis.set_title(words.get(variant, variant))
+        for line, name in zip(axes, names, strict=True):
+            for axis, variant in zip(line, variants, strict=True):
+                part = rows[(rows['dataset'] == name) & (rows['variant'] == variant)]
+                for view in dict.fromkeys(part['view']):
+                    mean = part[part['view'] == view].groupby('epoch')[['mean', 'std']].mean()
+                    label = {'shared': 'shared view', 'text': 'text'}.get(view, 'image or genre')
+                    axis.plot(mean.index, mean['mean'], color=tints.get(view), label=label)
+                    low, high = mean['mean'] - mean['std'], mean['mean'] + mean['std']
+                    axis.fill_between(mean.index, low, high, color=tints.get(view), alpha=0.2, linewidth=0)
+                axis.axhline(1 / part['view'].nunique(), color='black', linewidth=0.8, linestyle=':')
+            line[0].set_ylabel(f'{NAMES.get(name, name)}\nweight of a view')
+        for axis in axes[-1]:
+            axis.set_xlabel('epoch')
+        handles = dict(h for axis in axes[:, 0] for h in zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        figure.legend(list(handles.values()), list(handles), loc='outside lower center', ncols=5)
+        count = rows['seed'].nunique()
+        title = f'Released PWC ends at equal weights (mean ± sd over users, {count} seed{"s" * (count > 1)})'
+        headline(figure, title)
+        save(figure, path)
+
+
+COLD = {  # the models on cold items that are drawn, in words
+    ('LIRDRec', 'knn', ''): 'LIRDRec (paper)',
+    ('LIRDRec', 'none', ''): 'LIRDRec, no item graph',
+    ('LIRDRec', 'shuffled', ''): 'LIRDRec, shuffled item graph',
+    ('LIRDRec-softmax', 'knn', ''): 'LIRDRec, softmax and cosines',
+    ('LIRDRec-softmax', 'none', ''): 'LIRDRec, softmax, no item graph',
+    ('FREEDOM', 'knn', 'projected'): 'FREEDOM, IDs made of content',
+    ('FREEDOM', 'knn', 'zero'): 'FREEDOM, no IDs for new items',
+    ('VBPR', '', 'zero'): 'VBPR, no IDs for new items',
+    ('ContentKNN', '', ''): 'content kNN',
+    ('Popularity', '', ''): 'popularity',
+}
 
 
 def cold(path: Path) -> None:
-    r"""Draws the cold items, as the example does."""
-    example = rows.example('cold_start')
-    example.plot(example.read(found(QUALITY / 'cold.csv')), path)
-
-
-def bias(path: Path) -> None:
-    r"""Draws the gradient bias, as the example does: a picture for each dataset and one of all conditions."""
-    example, runs = rows.example('gradient_bias'), found(QUALITY / 'gradient_bias.csv')
-    for dataset, part in gradient_bias.read_curves(gradient_bias.curves_of(runs), example).groupby('dataset'):
-        example.curves(part, dataset, path.with_name(f'{path.stem}-{dataset}{path.suffix}'))
-    example.conditions(gradient_bias.read_runs(runs), path.with_name(f'{path.stem}-conditions{path.suffix}'))
-
-
-def found(path: Path) -> Path:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    return path
+    r"""Draws how often items are found that training never saw: among themselves, and among all."""
+    rows = read(QUALITY / 'cold.csv').astype({'item_graph': object, 'id_rows': object})
+    rows = rows.fillna({'item_graph': '', 'id_rows': ''})
+    for name in datasets_of(rows)[:1]:
+        parts = dict(iter(rows[rows['dataset'] == name].groupby(['model', 'item_graph', 'id_rows'])))
+        kept = [key for key in COLD if key in parts]
+        with panels(1, 2, height=1.2 + 0.31 * len(kept), sharey=True) as (figure, (axes,)):
+            for y, key in enumerate(kept):
+                tint = color('SoftmaxLIRDRec' if key[0] == 'LIRDRec-softmax' else key[0])
+                for axis, metric in zip(axes, ('cold_recall@20', 'all_recall@20'), strict=True):
+                    dot(axis, parts[key][metric], y, tint)
+            chance = (20 / rows['cold_items']).clip(upper=1).mean()
+            axes[0].axvline(chance, color='black', linestyle=':')
+            axes[0].annotate(
+                'chance', (chance, 1), xycoords=axes[0].get_xaxis_transform(), xytext=(3, 0),
+                textcoords='offset points', va='top', fontsize=9,
+            )  # fmt: skip
+            for axis in axes:
+                rows_of(axis, [COLD[key] for key in kept])
+            for axis, what in zip(axes, ('new items among themselves', 'new items among all'), strict=True):
+                axis.set_title(what)
+                axis.set_xlim(left=-0.005)
+                axis.set_xlabel(f'test recall@20     {MORE}')
+            draws = f'mean ± sd over {rows["seed"].nunique()} draws'
+            title = f'{NAMES.get(name, name)}: items that training never saw, {draws}'
+            headline(figure, title)
+            save(figure, path)
 
 
 def time_to_quality(path: Path) -> None:
-    r"""Draws the seconds until validation recall@20 is a share of the straightforward implementation's best."""
+    r"""Draws the seconds until validation recall@20 is that of the straightforward implementation's best."""
     rows = read(SPEED / 'time_to_quality.csv', dataset='scientific', device=MACHINE)
-    names = list(dict.fromkeys(rows['competitor']))[::-1]
-    figure, axes = plt.subplots(figsize=(8, 1.4 + 0.45 * len(names)), layout='constrained')
-    for number, share in enumerate((90, 95, 100)):
+    names = list(dict.fromkeys(rows['competitor']))
+    words = {'straightforward': 'straightforward LIRDRec'}
+    shades = {90: 0.35, 95: 0.6, 100: 1.0}
+    with panels(height=1.5 + 0.6 * len(names)) as (figure, ((axis,),)):
         for place, name in enumerate(names):
-            seconds = rows[rows['competitor'] == name][f'seconds_to_{share}%']
-            label = f'{share} % of its recall@20' if place == 0 else None
-            y, median = place + 0.27 * (1 - number), seconds.median()
-            axes.barh(y, median if np.isfinite(median) else 0, 0.25, color=f'C{number}', label=label)
-            axes.plot(seconds, [y] * len(seconds), 'k.', markersize=4)
-            missed = int(np.isinf(seconds).sum())
-            if missed:
-                said = 'not reached' if missed == len(seconds) else f'not reached by {missed} of {len(seconds)} seeds'
-                last = seconds[np.isfinite(seconds)].max() if missed < len(seconds) else 1
-                axes.annotate(said, (last, y), xytext=(6, 0), textcoords='offset points', fontsize=7, va='center')
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xscale('log')
-    axes.set_xlim(left=1)
-    axes.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100], labels=map(str, ticks))
-    axes.set_xlabel('seconds of training and validation (bars: median; dots: seeds)')
-    title = f'Time to the quality of the straightforward implementation, {rows["threads"].iloc[0]} threads'
-    axes.set_title(title, loc='right', fontsize=11)
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3, axis='x')
-    save(figure, path)
+            own = 'SoftmaxLIRDRec' if 'Softmax' in name else 'LIRDRec' if 'LIRDRec' in name else ''
+            for number, (share, shade) in enumerate(shades.items()):
+                seconds = rows[rows['competitor'] == name][f'seconds_to_{share}%']
+                reached, y = seconds[np.isfinite(seconds)], place + 0.27 * (number - 1)
+                label = f'{share} %'
+                if len(reached):
+                    axis.plot(reached, [y] * len(reached), 'o', alpha=shade, color=color(own), markersize=4.5)
+                    if np.isfinite(seconds.median()):
+                        style = {'markersize': 13, 'markeredgewidth': 2.5}
+                        axis.plot([seconds.median()], [y], '|', color=color(own), **style)
+                missed = len(seconds) - len(reached)
+                said = label + (f': not by {missed} of {len(seconds)} seeds' if missed else '')
+                at = reached.max() if len(reached) else 1
+                axis.annotate(said, (at, y), xytext=(7, 0), textcoords='offset points', fontsize=8.5, va='center')
+        rows_of(axis, [words.get(name, name).replace(', ', ',\n', 1) for name in names])
+        axis.set_xscale('log')
+        axis.set_xlim(1, 400)
+        axis.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100, 200], labels=map(str, ticks))
+        axis.minorticks_off()
+        axis.set_xlabel(f'{LESS}     seconds (bars: median; dots: seeds)')
+        threads = rows['threads'].iloc[0]
+        headline(figure, f'Seconds to 90, 95 and 100 % of the straightforward recall@20, {threads} threads')
+        save(figure, path)
+
+
+def electronics(path: Path) -> None:
+    r"""Draws the minutes from features on disk to a tested model against the number of interactions: of each stage, and
+    of all."""
+    rows = read(SPEED / 'electronics.csv')
+    words = {'compress': 'compression', 'graph': 'item graph', 'train': 'training', 'test': 'test'}
+    tints = {'compress': '#8c6d46', 'graph': '#2f8f5b', 'train': color('SoftmaxLIRDRec'), 'test': '#7a5aa6'}
+    last = rows.drop_duplicates(['measured', 'interactions', 'stage'], keep='last')
+    minutes = last[last['stage'].isin(words)].pivot(
+        index=['measured', 'interactions'], columns='stage', values='minutes'
+    )
+    minutes = minutes[[stage for stage in words if stage in minutes]]
+    total = minutes.dropna().sum(axis=1) if len(minutes.columns) == len(words) else pd.Series(dtype=float)
+    with panels(height=4.2) as (figure, ((axis,),)):
+        for stage in minutes:
+            for measured, marker, mfc in ((True, 'o-', None), (False, 's', 'white')):
+                if measured in minutes.index.get_level_values(0):
+                    line = minutes.loc[measured][stage].dropna()
+                    axis.plot(line.index, line, marker, color=tints[str(stage)], mfc=mfc, label=words[str(stage)])
+        for measured, marker in ((True, 'o-'), (False, '*')):
+            if len(total) and measured in total.index.get_level_values(0):
+                line = total.loc[measured]
+                axis.plot(
+                    line.index, line, marker, color='black', markersize=5 if measured else 13, linewidth=2, label='all'
+                )
+        other = last[last['stage'] == 'straightforward']
+        axis.plot(other['interactions'], other['minutes'], 'X', color='#7f8c96', markersize=9, label='plain code')
+        axis.axhline(60, color='black', linestyle=':', linewidth=1)
+        axis.annotate(
+            'an hour', (0, 60), xycoords=axis.get_yaxis_transform(), xytext=(3, 3), textcoords='offset points'
+        )
+        axis.set_xscale('log')
+        axis.set_yscale('log')
+        if rows['interactions'].nunique() == 1:
+            axis.set_xlim(1e4, 1e7)
+        note = 'lines: measured in steps; squares and star: run as a whole; ×: extrapolated'
+        axis.set_xlabel(f'interactions in training\n({note})')
+        axis.set_ylabel(f'{LESS}     minutes')
+        headline(figure, 'From features on disk to a tested model, two cores')
+        handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+        figure.legend(list(handles.values()), list(handles), loc='outside lower center', ncols=6, columnspacing=1)
+        save(figure, path)
 
 
 def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
@@ -274,19 +375,23 @@ def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
 
 
 FIGURES: dict[str, Callable[[Path], None]] = {
+    'defaults': untuned,
     'main': main_models,
     'preset': preset,
-    'ablation': ablation,
-    'item_ids': functools.partial(ablation, experiment='item IDs', title='Item IDs beside content and alone'),
+    'ablation': functools.partial(effects, experiment='ablation', title='One change at a time to LIRDRec'),
+    'item_ids': functools.partial(effects, experiment='item IDs', title='LIRDRec with item IDs'),
     'transfer': transfer,
     'pwc': pwc,
     'cold': cold,
-    'gradient_bias': bias,
+    'gradient_bias-ratio': bias_figures.ratio,
+    'gradient_bias-learning': bias_figures.learning,
+    'gradient_bias-conditions': bias_figures.conditions,
     'propagation': speed(propagation, 'propagation'),
     'scaling': speed(scaling, 'scaling'),
     'knn': speed(knn, 'knn'),
     'ranking': speed(ranking, 'ranking'),
     'scale': speed(scale, 'scale'),
+    'electronics': electronics,
     'retrieval': speed(retrieval, 'retrieval'),
     'time_to_quality': time_to_quality,
 }

@@ -1,5 +1,7 @@
 r"""Tables of rows, in Markdown."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,23 @@ def read(path: Path, **cells: Any) -> pd.DataFrame:
     Raises:
         FileNotFoundError: If there are none.
     """
-    rows = pd.read_csv(path)
+    rows = cached(path).copy()
     for name, value in cells.items():
         rows = rows[rows[name] == value]
     if rows.empty:
         raise FileNotFoundError(f"no rows of {cells} in '{path}'")
     return rows
+
+
+def cached(path: Path, reader: Callable[[Path], pd.DataFrame] = pd.read_csv) -> pd.DataFrame:
+    r"""Returns what a file holds, which is read once as long as it does not change. It is not to be written to."""
+    stamp = path.stat()
+    return _cached(path, (stamp.st_mtime_ns, stamp.st_size), reader)
+
+
+@functools.lru_cache(maxsize=32)
+def _cached(path: Path, stamp: tuple[int, int], reader: Callable[[Path], pd.DataFrame]) -> pd.DataFrame:
+    return reader(path)
 
 
 def once(rows: pd.DataFrame, *cells: str) -> pd.DataFrame:

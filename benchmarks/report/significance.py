@@ -25,6 +25,7 @@ from scipy.stats import ttest_1samp
 
 from benchmarks.quality import users
 from benchmarks.quality.jobs import KEYS, ROWS
+from benchmarks.report.markdown import cached
 from benchmarks.rows import replace
 
 EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden', 'defaults']
@@ -132,7 +133,26 @@ def current(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def read(path: Path) -> pd.DataFrame:
     r"""Returns the rows of jobs, with the cells that tell them apart as they stand in the file."""
+    return cached(path, as_they_stand).copy()
+
+
+def as_they_stand(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=dict.fromkeys(KEYS, str), keep_default_na=False)
+
+
+def known_comparisons(folder: Path, experiment: str, dataset: str, against: str) -> pd.DataFrame:
+    r"""Returns the comparisons with a variant that still count. How many seeds each variant has is in the attribute
+    ``seeds``."""
+    path = folder / RESULTS.name
+    rows = read(folder / ROWS.name)
+    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)]
+    if not path.is_file():
+        return pd.DataFrame()
+    found = pd.read_csv(path)
+    keys = {'experiment': experiment, 'dataset': dataset, 'against': against}
+    found = current(found[(found[list(keys)] == pd.Series(keys)).all(axis=1)], rows)
+    found.attrs['seeds'] = rows.groupby('variant').size().to_dict()
+    return found
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
-r"""Writes the tables of the README and of ``docs`` from the rows in ``benchmarks/results``. It replaces what stands
-between ``<!-- table: NAME -->`` and ``<!-- end -->``. Some names end in ``-DATASET``. A table without rows says so.
+r"""Writes the tables and numbers of the README and of ``docs`` from the rows in ``benchmarks/results``.
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Some names end in ``-DATASET``. A table without
+rows says so. A number in a sentence stands between ``<!-- value: NAME; CELL; … -->`` and ``<!-- / -->``: see
+``values.py``.
 
     python -m benchmarks.report.tables
     python -m benchmarks.report.tables --check
@@ -11,7 +14,7 @@ import itertools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -20,26 +23,52 @@ from benchmarks.quality import experiments
 from benchmarks.report import significance, speed
 from benchmarks.report.markdown import once, paired, read, spread, table
 from benchmarks.report.new_items import new_items
+from benchmarks.report.values import render as render_values
+from benchmarks.report.words import KNOWS, NAMES, WORDS, shown
 from benchmarks.rows import RESULTS as ALL
 from benchmarks.rows import replace
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ALL / 'quality'
-NAMES = {
-    'scientific': 'Scientific',
-    'movielens': 'MovieLens-100K',
-    'microlens_50k': 'MicroLens-50k',
-    'scientific_text': 'Scientific (text)',
-    'hm_week': 'H&M week',
-    'lastfm': 'Last.fm',
-    'beauty': 'Beauty',
-}
+NOT_TESTED = '', ''
+IDS = (
+    'LIRDRec and item IDs',
+    'item IDs alone',
+    'item IDs alone, no item graph',
+    'LIRDRec, as wide',
+    'LightGCN, as wide',
+)
+PARTS = (
+    'no transform',
+    'random rotation',
+    'PCA',
+    'PWC uniform',
+    'PWC ema',
+    'no own branches',
+    'no item graph',
+    'softmax, scored by cosines',
+)
+SHORT = (  # of the models on cold items
+    'LIRDRec',
+    'LIRDRec, no item graph',
+    'LIRDRec-softmax',
+    'ContentKNN',
+    'VBPR, zero IDs',
+    'FREEDOM, zero IDs',
+    'FREEDOM, projected IDs',
+)
+UNTUNED = ('scientific', 'movielens', 'scientific_text', 'microlens_50k', 'hm_week', 'lastfm', 'beauty')
 PUBLISHED = {  # recall@20 and ndcg@20 as a later paper (DAMPS) quotes them, and as ustc-mkh/COMP5331 reproduced them
     'baby': ('.1028 / .0455', '.1055 / .0458'),
     'sports': ('.1134 / .0510', '.1136 / .0503'),
     'clothing': ('.0979 / .0445', '.0937 / .0423'),
     'elec': ('.0667 / .0304', '.0674 / .0306'),
     'microlens': ('.1185 / .0514', '.1124 / .0479'),
+}
+LITERATURE = {  # on the same splits
+    'baby_ids': {'LightGCN': '.0754 / .0328', 'LIRDRec': '.1055 / .0458'},
+    'sports_ids': {'LightGCN': '.0864 / .0387', 'LIRDRec': '.1136 / .0503'},
+    'clothing_ids': {'LightGCN': '.0526 / .0236', 'LIRDRec': '.0937 / .0423'},
 }
 
 
@@ -58,11 +87,12 @@ def main() -> None:
 
 def pages() -> list[Path]:
     r"""Returns the files with tables."""
-    return [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+    docs = ROOT / 'docs'
+    return [ROOT / 'README.md', *sorted(path for path in docs.rglob('*.md') if docs / '_build' not in path.parents)]
 
 
 def render(text: str) -> str:
-    r"""Returns a text with all its tables made anew."""
+    r"""Returns a text with all its tables and numbers made anew."""
 
     def made(match: re.Match[str]) -> str:
         name, *dataset = match[1].split('-')
@@ -72,7 +102,8 @@ def render(text: str) -> str:
             lines = '*No rows yet.*'
         return f'<!-- table: {match[1]} -->\n\n{lines}\n\n<!-- end -->'
 
-    return re.sub(r'<!-- table: (\S+) -->.*?<!-- end -->', made, text, flags=re.DOTALL)
+    text = re.sub(r'<!-- table: (\S+) -->.*?<!-- end -->', made, text, flags=re.DOTALL)
+    return render_values(text, RESULTS)
 
 
 def faithful() -> str:
@@ -82,6 +113,18 @@ def faithful() -> str:
     ours = [f'LIRDRec, ours ({len(rows)} seeds)'] + [spread(rows[f'test_{metric}']) for metric in metrics]
     known = ['LIRDRec, released implementation (1 seed)', '', '.1914', '', '.0877']
     return table(['model', *metrics], [ours, known])
+
+
+def published_ids(dataset: str) -> str:
+    r"""Models without content on a published split, beside what the literature has of it."""
+    rows = read(RESULTS / 'runs.csv', experiment='published', dataset=dataset)
+    known = {'BPRMF': '', 'LightGCN': LITERATURE.get(dataset, {}).get('LightGCN', '')}
+    lines = []
+    for variant, part in ordered(rows, 'published', dataset):
+        cells = [spread(part[f'test_{metric}']) for metric in ('recall@20', 'ndcg@20')]
+        lines.append([f'{variant} ({len(part)})', *cells, known.get(variant, '')])
+    lines.append(['LIRDRec with its content, as published', '', '', LITERATURE.get(dataset, {}).get('LIRDRec', '')])
+    return table(['model (seeds)', 'recall@20', 'ndcg@20', 'known: recall@20 / ndcg@20'], lines)
 
 
 def text() -> str:
@@ -107,24 +150,57 @@ def published() -> str:
     return table(['dataset (seeds)', 'recall@20 / ndcg@20: ours', 'quoted', 'reproduced by others'], lines)
 
 
-def defaults() -> str:
-    r"""Every model as it ships, on every dataset that has rows: test ndcg@20, and the mean rank over the datasets that
-    a model was run on; the best bold."""
-    rows = once(read(RESULTS / 'runs.csv', experiment='defaults'), 'variant', 'dataset', 'seed')
-    if rows.empty:
-        raise FileNotFoundError(RESULTS / 'runs.csv')
+def overview(experiment: str) -> str:
+    r"""Every model of an experiment on every dataset that has rows: test ndcg@20, and the mean rank over the datasets
+    that all models were run on; the best of each dataset bold."""
+    rows = once(read(RESULTS / 'runs.csv', experiment=experiment), 'variant', 'dataset', 'seed')
     value = rows.groupby(['variant', 'dataset'])['test_ndcg@20'].mean().unstack()
     names = [name for name in NAMES if name in value] + [name for name in value if name not in NAMES]
-    rank = value.rank(ascending=False).mean(axis=1)
+    most = {name: int(rows[rows['dataset'] == name].groupby('variant').size().max()) for name in names}
+    expected = {name: {job['variant'] for job in experiments.EXPERIMENTS[experiment](str(name))} for name in names}
+    whole = [name for name in names if expected[name] <= set(value[name].dropna().index)]
+    share = (value / value.max()).mean(axis=1)
+    rank = value[whole].rank(ascending=False).mean(axis=1) if whole else -share
     lines = []
-    for variant in rank.sort_values().index:
+    for variant in sorted(value.index, key=lambda one: (bool(pd.isna(rank[one])), float(rank[one]), -share[one])):
         cells = []
         for name in names:
             part = rows[(rows['variant'] == variant) & (rows['dataset'] == name)]['test_ndcg@20']
-            cell = f'{spread(part)} ({len(part)})' if len(part) else ''
-            cells.append(f'**{cell}**' if len(part) and value.loc[variant, name] == value[name].max() else cell)
-        lines.append([variant, *cells, f'{rank[variant]:.1f}'])
-    return table(['model (seeds in brackets)', *(NAMES.get(name, name) for name in names), 'mean rank'], lines)
+            cell = spread(part) if len(part) else 'not run' if variant in expected[name] else 'too wide'
+            cell += f' ({len(part)})' if 0 < len(part) < most[name] else ''
+            cells.append(f'**{cell}**' if value.loc[variant, name] == value[name].max() else cell)
+        place = [] if not whole else ['' if pd.isna(rank[variant]) else f'{rank[variant]:.1f}']
+        lines.append([shown(str(variant)), KNOWS.get(variant, ''), *cells, *place])
+    header = [f'{NAMES.get(name, name)} ({most[name]} seed{"s" if most[name] > 1 else ""})' for name in names]
+    out = table(['model', 'knows items by', *header, *(['mean rank'] if whole else [])], lines)
+    notes = [f'The mean rank is over {listed(whole)}.'] if whole and len(whole) < len(names) else []
+    if experiment == 'defaults' and (lacking := [name for name in UNTUNED if name not in names]):
+        notes.append(f'Not run yet: {listed(lacking)}.')
+    return '\n\n'.join([out, ' '.join(notes)]) if notes else out
+
+
+def listed(names: Iterable[str]) -> str:
+    *most, last = (NAMES.get(name, name) for name in names)
+    return f'{", ".join(most)} and {last}' if most else last
+
+
+def effects(experiment: str, chosen: tuple[str, ...]) -> str:
+    r"""What some variants of an experiment change in ndcg@20 on each dataset, with the 95 % interval."""
+    rows = read(RESULTS / 'runs.csv', experiment=experiment)
+    names = [name for name in NAMES if name in set(rows['dataset'])]
+    mean = rows.groupby(['dataset', 'variant'])['test_ndcg@20'].mean()
+    lines = []
+    for variant in chosen:
+        cells = []
+        for name in names:
+            if (name, variant) not in mean:
+                cells.append('not run')
+                continue
+            interval, _ = compared(experiment, name).get(variant, ('', ''))
+            change = mean[name, variant] / mean[name, 'LIRDRec'] - 1
+            cells.append(f'{change:+.1%} ({interval.replace(" %", "") or "one seed"})')
+        lines.append([WORDS.get(variant, variant), *cells])
+    return table(['ndcg@20 against LIRDRec (95 %)', *(NAMES[name] for name in names)], lines)
 
 
 def batches() -> str:
@@ -145,6 +221,8 @@ def batches() -> str:
         faster = (small['cpu_seconds'] / default['cpu_seconds']).median()
         size = experiments.BATCHES.get(dataset, 2048)
         lines.append([f'{NAMES[dataset]} ({len(seeds)})', objective, f'{size:,}', *cells, f'{faster:.1f}'])
+    if not lines:
+        raise FileNotFoundError(RESULTS / 'runs.csv')
     header = ['dataset (seeds)', 'objective', 'batch', 'ndcg@20, 2,048', 'default', 'change', 'times faster (CPU)']
     return table(header, lines)
 
@@ -177,7 +255,7 @@ def missing() -> str:
 def models(dataset: str) -> str:
     r"""All models on a dataset, settings chosen on validation; the best bold, the second best italic."""
     rows = read(RESULTS / 'runs.csv', experiment='main', dataset=dataset)
-    p = p_values('main', dataset)
+    tested = compared('main', dataset)
     metrics = ['recall@10', 'recall@20', 'ndcg@10', 'ndcg@20']
     means = rows.groupby('variant')[[f'test_{metric}' for metric in metrics]].mean()
     others = beyond_accuracy(rows)
@@ -189,9 +267,10 @@ def models(dataset: str) -> str:
             place = int((means[f'test_{metric}'] > means.loc[variant, f'test_{metric}']).sum())
             mark = {0: '**', 1: '*'}.get(place, '')
             cells.append(f'{mark}{spread(part[f"test_{metric}"])}{mark}')
-        cells += [p.get(variant, ''), f'{part["best_epoch"].mean():.0f}']
-        lines.append([f'{variant} ({len(part)})', *cells, *beyond_accuracy(rows, part).values()])
-    return table(['model (seeds)', *metrics, 'p against LIRDRec', 'best epoch', *others], lines)
+        cells += [*tested.get(variant, NOT_TESTED), f'{part["best_epoch"].mean():.0f}']
+        lines.append([f'{shown(str(variant))} ({len(part)})', *cells, *beyond_accuracy(rows, part).values()])
+    header = ['model (seeds)', *metrics, 'ndcg@20 against LIRDRec, 95 %', 'p', 'best epoch', *others]
+    return table(header, lines)
 
 
 def beyond_accuracy(rows: pd.DataFrame, part: pd.DataFrame | None = None) -> dict[str, str]:
@@ -213,21 +292,22 @@ def ordered(rows: pd.DataFrame, experiment: str, dataset: str) -> Iterator[tuple
             yield variant, part
 
 
-def p_values(experiment: str, dataset: str) -> dict[str, str]:
-    r"""Returns the p of each variant against LIRDRec, as far as it was tested, corrected for how many there are. It
-    says of how many seeds it is, where there are rows of more."""
-    path = RESULTS / 'significance.csv'
-    if not path.is_file():
+def compared(experiment: str, dataset: str, against: str = 'LIRDRec') -> dict[str, tuple[str, str]]:
+    r"""Returns what is known of each variant against another: the 95 % interval of the relative difference, and p
+    corrected for how many there are. It says of how many seeds they are, where there are rows of more, and where p is
+    of users alone."""
+    found = significance.known_comparisons(RESULTS, experiment, dataset, against)
+    if found.empty:
         return {}
-    rows, found = significance.read(RESULTS / 'runs.csv'), pd.read_csv(path)
-    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)]
-    found = found[(found['experiment'] == experiment) & (found['dataset'] == dataset) & (found['against'] == 'LIRDRec')]
-    found = significance.current(found, rows)
-    counts = rows.groupby('variant').size()
+    counts = found.attrs['seeds']
+    alone = found['p'].isna()
+    p = holm(found['p'].fillna(found['p_users']).to_list())
     out = {}
-    for variant, seeds, p in zip(found['variant'], found['seeds'], holm(found['p'].to_list()), strict=True):
-        fewer = bool(seeds < min(counts[variant], counts['LIRDRec']))
-        out[variant] = probability(p) + f' (of {seeds})' * fewer
+    for one, value, users_alone in zip(found.to_dict('records'), p, alone, strict=True):
+        fewer = one['seeds'] < min(counts[one['variant']], counts[against])
+        notes = [f'of {one["seeds"]}'] * fewer + ['users alone'] * users_alone
+        interval = '' if users_alone else f'{100 * one["low"]:+.1f} to {100 * one["high"]:+.1f} %'
+        out[one['variant']] = interval, probability(value) + f' ({", ".join(notes)})' * bool(notes)
     return out
 
 
@@ -246,15 +326,15 @@ def probability(p: float) -> str:
 def ablation(dataset: str, experiment: str = 'ablation') -> str:
     r"""One change at a time, against the paper's configuration."""
     rows = read(RESULTS / 'runs.csv', experiment=experiment, dataset=dataset)
-    p = p_values(experiment, dataset)
+    tested = compared(experiment, dataset)
     base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
     lines = []
     for variant, part in ordered(rows, experiment, dataset):
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
-        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
-        cells += [f'{part["best_epoch"].mean():.0f}', *beyond_accuracy(rows, part).values()]
-        lines.append([f'{variant} ({len(part)})', *cells])
-    header = ['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p', 'best epoch', *beyond_accuracy(rows)]
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change]
+        cells += [*tested.get(variant, NOT_TESTED), f'{part["best_epoch"].mean():.0f}']
+        lines.append([f'{WORDS.get(variant, variant)} ({len(part)})', *cells, *beyond_accuracy(rows, part).values()])
+    header = ['variant (seeds)', 'recall@20', 'ndcg@20', 'change', '95 %', 'p', 'best epoch', *beyond_accuracy(rows)]
     return table(header, lines)
 
 
@@ -275,15 +355,25 @@ def preset(kind: str = '') -> str:
         faster = paper[clock].mean() / ours[clock].mean()
         count = '/'.join(dict.fromkeys([str(len(ours)), str(len(paper))]))
         lines.append([
-            f'{NAMES.get(str(dataset), dataset)} ({count})',
+            f'{NAMES.get(str(dataset), dataset)}{kind_of(ours)} ({count})',
             *(spread(part[f'test_{metric}']) for metric in ('recall@20', 'ndcg@20') for part in (paper, ours)),
-            f'{changes[-1]:+.1%}', p_values(experiment, str(dataset)).get('SoftmaxLIRDRec', ''), f'{faster:.1f}',
+            f'{changes[-1]:+.1%}', *compared(experiment, str(dataset)).get('SoftmaxLIRDRec', NOT_TESTED),
+            f'{faster:.1f}',
         ])  # fmt: skip
     if not changes:
         raise FileNotFoundError
-    lines.append(['mean', '', '', '', '', f'{sum(changes) / len(changes):+.1%}', '', ''])
+    middle = [f'{change:+.1%}' for change in (pd.Series(changes).median(), pd.Series(changes).mean())]
+    lines += [[name, '', '', '', '', value, '', '', ''] for name, value in zip(('median', 'mean'), middle, strict=True)]
     header = ['dataset (seeds)', 'recall@20: LIRDRec', 'SoftmaxLIRDRec', 'ndcg@20: LIRDRec', 'SoftmaxLIRDRec']
-    return table([*header, 'change', 'p', 'times faster trained'], lines)
+    return table([*header, 'change', '95 %', 'p', 'times faster trained'], lines)
+
+
+def kind_of(ours: pd.DataFrame) -> str:
+    r"""Returns which of the models that go by the name of ours was chosen."""
+    settings = json.loads(ours['settings'].iloc[0])
+    if settings.get('model', {}).get('history'):
+        return ', recent items'
+    return ', singular vectors' if settings.get('content', {}).get('collaborative') else ''
 
 
 def untuned() -> str:
@@ -324,7 +414,7 @@ def sequential(dataset: str) -> str:
     r"""The paper's configuration and ours, with and without a user's latest items."""
     rows = read(RESULTS / 'runs.csv', experiment='preset, hidden', dataset=dataset)
     base = rows[rows['variant'] == 'LIRDRec']['test_ndcg@20'].mean()
-    p = p_values('preset, hidden', dataset)
+    tested = compared('preset, hidden', dataset)
     lines = []
     for variant, name in [
         ('LIRDRec', 'LIRDRec'),
@@ -336,9 +426,21 @@ def sequential(dataset: str) -> str:
         if part.empty:
             continue
         change = '' if variant == 'LIRDRec' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
-        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, p.get(variant, '')]
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20']), change, *tested.get(variant, NOT_TESTED)]
         lines.append([f'{name} ({len(part)})', *cells])
-    return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', 'p'], lines)
+    return table(['variant (seeds)', 'recall@20', 'ndcg@20', 'change', '95 %', 'p'], lines)
+
+
+def near_duplicates() -> str:
+    r"""How many of an item's neighbours are of its own product, by the modality of the item graph."""
+    rows = read(RESULTS / 'near_duplicates.csv')
+    keys = ('neighbours_of_same_product', 'siblings_found', 'all_neighbours_of_same_product')
+    lines = [
+        [f'{NAMES.get(row["dataset"], row["dataset"])}, {row["weights"]}', *(f'{row[key]:.0%}' for key in keys)]
+        for _, row in rows.iterrows()
+    ]
+    header = ['item graph', 'neighbours of the same product', 'variants that are neighbours']
+    return table([*header, 'items with no other neighbours'], lines)
 
 
 def pwc(dataset: str) -> str:
@@ -357,23 +459,29 @@ def pwc(dataset: str) -> str:
     return table(['variant (seeds)', *views, 'seeds with a warning'], lines)
 
 
-def cold(dataset: str = '') -> str:
-    r"""One item in five never seen in training; on all datasets, or on one."""
-    rows = read(RESULTS / 'cold.csv', **({'dataset': dataset} if dataset else {}))
+def cold(dataset: str, chosen: tuple[str, ...] = ()) -> str:
+    r"""One item in five never seen in training: all models, or some. Differences are paired by the seeds, each of which
+    leaves out other items."""
+    rows = read(RESULTS / 'cold.csv', dataset=dataset)
     rows = rows.astype({'item_graph': object, 'id_rows': object}).fillna({'item_graph': '', 'id_rows': ''})
-    rows = once(rows, 'dataset', 'model', 'item_graph', 'id_rows', 'seed')
+    rows = once(rows, 'model', 'item_graph', 'id_rows', 'seed')
+    parts = {}
+    for (name, graph, ids), part in rows.groupby(['model', 'item_graph', 'id_rows'], sort=False):
+        graph = {'': '', 'knn': '', 'none': 'no item graph'}.get(graph, f'{graph} item graph')
+        parts[', '.join(filter(None, [name, graph, ids and f'{ids} IDs']))] = part.set_index('seed')
+    keys = ('cold_recall@20', 'all_recall@20', 'all_ndcg@20')
     lines = []
-    for on, group in rows.groupby('dataset', sort=False):
-        where = '' if dataset else f'{NAMES.get(str(on), on)}: '
-        for (model, graph, ids), part in group.groupby(['model', 'item_graph', 'id_rows'], sort=False):
-            graph = {'': '', 'knn': '', 'none': 'no item graph'}.get(graph, f'{graph} item graph')
-            name = ', '.join(filter(None, [model, graph, ids and f'{ids} IDs']))
-            metrics = ('cold_recall@20', 'cold_ndcg@20', 'all_recall@20', 'all_ndcg@20')
-            cells = [spread(part[metric]) for metric in metrics]
-            lines.append([f'{where}{name} ({len(part)})', *cells])
-        chance = (20 / group['cold_items']).clip(upper=1).mean()
-        lines.append([f'{where}by chance', f'{chance:.4f}'.removeprefix('0'), '', '', ''])
-    header = ['model (seeds)', 'recall@20 among cold items', 'ndcg@20', 'recall@20 among all items', 'ndcg@20']
+    for name in chosen or parts:
+        if name not in parts:
+            continue
+        part = parts[name]
+        cells = [spread(part[key]) for key in keys]
+        base = parts.get('LIRDRec')
+        against = '' if name == 'LIRDRec' or base is None else paired(part[keys[0]], base[keys[0]])
+        lines.append([f'{name} ({len(part)})', cells[0], against, *cells[1:]])
+    chance = (20 / rows['cold_items']).clip(upper=1).mean()
+    lines.append(['by chance', f'{chance:.4f}'.removeprefix('0'), '', '', ''])
+    header = ['model (seeds)', 'recall@20 among cold items', 'against LIRDRec', 'recall@20 among all items', 'ndcg@20']
     return table(header, lines)
 
 
@@ -400,21 +508,26 @@ def bias(dataset: str) -> str:
 
 
 def transfer(dataset: str) -> str:
-    r"""Content made less informative, against LightGCN, which sees none."""
+    r"""Content made less informative, against LightGCN, which sees none, in its own width and in one as large."""
     rows = read(RESULTS / 'runs.csv', experiment='transfer', dataset=dataset)
-    base = rows[rows['variant'] == 'LightGCN']['test_ndcg@20'].mean()
+    bases = {'LightGCN': rows[rows['variant'] == 'LightGCN']}
+    try:
+        wide = read(RESULTS / 'runs.csv', experiment='item IDs', dataset=dataset, variant='LightGCN, as wide')
+        bases['LightGCN, 256 wide'] = wide
+    except FileNotFoundError:
+        pass
+    parts = {content(variant): part for variant, part in ordered(rows, 'transfer', dataset)}
+    if 'LightGCN, 256 wide' in bases:
+        first = next(iter(parts))
+        parts = {first: parts.pop(first), 'LightGCN, 256 wide': bases['LightGCN, 256 wide'], **parts}
     lines = []
-    for variant, part in ordered(rows, 'transfer', dataset):
-        change = '' if variant == 'LightGCN' else f'{part["test_ndcg@20"].mean() / base - 1:+.1%}'
-        lines.append(
-            [
-                f'{content(variant)} ({len(part)})',
-                spread(part['test_recall@20']),
-                spread(part['test_ndcg@20']),
-                change,
-            ]
-        )
-    return table(['content (seeds)', 'recall@20', 'ndcg@20', 'against LightGCN'], lines)
+    for name, part in parts.items():
+        cells = [spread(part['test_recall@20']), spread(part['test_ndcg@20'])]
+        for base in bases.values():
+            mean = base['test_ndcg@20'].mean()
+            cells.append('' if name.startswith('LightGCN') else f'{part["test_ndcg@20"].mean() / mean - 1:+.1%}')
+        lines.append([f'{name} ({len(part)})', *cells])
+    return table(['content (seeds)', 'recall@20', 'ndcg@20', *(f'against {name}' for name in bases)], lines)
 
 
 def content(variant: str) -> str:
@@ -506,11 +619,17 @@ def fold_in(dataset: str) -> str:
 
 TABLES: dict[str, Callable[..., str]] = {
     'faithful': faithful,
-    'defaults': defaults,
+    'defaults': functools.partial(overview, 'defaults'),
+    'tuned': functools.partial(overview, 'main'),
+    'effects_ids': functools.partial(effects, 'item IDs', IDS),
+    'effects_parts': functools.partial(effects, 'ablation', PARTS),
+    'cold_short': functools.partial(cold, 'scientific', SHORT),
+    'published_ids': published_ids,
     'batches': batches,
     'text': text,
     'published': published,
     'missing': missing,
+    'near_duplicates': near_duplicates,
     'reliability': reliability,
     'main': models,
     'ablation': ablation,

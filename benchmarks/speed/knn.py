@@ -135,7 +135,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     r"""Draws seconds against items, with the recall where it is below one."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout='constrained')
     kinds = dict.fromkeys(''.join(c for c in row['competitor'] if not c.isdigit()) for row in out)
     for kind in kinds:
         group = [row for row in out if ''.join(c for c in row['competitor'] if not c.isdigit()) == kind]
@@ -146,9 +146,9 @@ def plot(out: list[rows.Row], path: Path) -> None:
                 axes.annotate(f'{row["recall"]:.3f}', at, xytext=(6, 5), textcoords='offset points', size=8)
     axes.margins(x=0.1)
     axes.set_xlabel('items')
-    axes.set_ylabel('seconds (numbers: recall below one)')
+    axes.set_ylabel('← better     seconds (numbers: recall)')
     axes.set_title(f'{out[0]["k"]} nearest of all items, {out[0]["width"]} columns, {out[0]["threads"]} threads')
-    axes.legend(fontsize=8)
+    figure.legend(loc='outside lower center', ncols=4, fontsize=9)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 

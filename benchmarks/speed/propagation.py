@@ -221,7 +221,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
         panel.set_title(f'{graph}, {out[0]["threads"]} threads')
         panel.set_xlabel('columns')
         panel.grid(alpha=0.3)
-    axes[0, 0].set_ylabel(f'milliseconds, forward + backward, {layers} layers')
+    axes[0, 0].set_ylabel(f'← better     ms, forward + backward, {layers} layers')
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside right upper', fontsize=8)
     figure.savefig(path, dpi=150)
 

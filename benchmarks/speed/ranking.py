@@ -151,7 +151,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     r"""Draws seconds against users."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout='constrained')
+    figure, axes = plt.subplots(figsize=(7.2, 4.4), layout='constrained')
     for size, implementation in dict.fromkeys((row['size'], row['implementation']) for row in out):
         points = [
             (row['users'], row['seconds'])
@@ -160,9 +160,9 @@ def plot(out: list[rows.Row], path: Path) -> None:
         ]
         axes.loglog(*zip(*points, strict=True), marker='o', label=f'{implementation}, {size}')
     axes.set_xlabel('users')
-    axes.set_ylabel('seconds')
+    axes.set_ylabel('← better     seconds')
     axes.set_title(f'Full ranking, k = {out[0]["k"]}, {out[0]["threads"]} threads')
-    axes.legend(fontsize=8)
+    figure.legend(loc='outside lower center', ncols=2, fontsize=9)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 

@@ -168,8 +168,8 @@ def plot(out: list[rows.Row], path: Path) -> None:
         axes[1].loglog(items, [float(row[f'{peak}_peak_gib']) for row in out], **style)
     axes[1].axhline(16, color='black', linestyle=':')
     axes[1].annotate('16 GiB', (items[0], 16), xytext=(0, 3), textcoords='offset points', fontsize=8)
-    axes[0].set_ylabel('seconds')
-    axes[1].set_ylabel('peak memory of the process so far, GiB')
+    axes[0].set_ylabel('← better     seconds')
+    axes[1].set_ylabel('← better     peak memory so far, GiB')
     ticks = [f'{int(row["items"]):,}\n{int(row["interactions"]):,}' for row in out]
     for axis in axes:
         axis.set_xticks(items, ticks)

@@ -138,7 +138,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     figure, axes = plt.subplots(
         2,
         len(names),
-        figsize=(3 * len(names) + 0.5, 5),
+        figsize=(2.2 * len(names) + 0.5, 5),
         layout='constrained',
         sharex='col',
         sharey='row',
@@ -153,8 +153,8 @@ def plot(out: list[rows.Row], path: Path) -> None:
             axes[1, column].set_xticks(values := [int(row[name]) for row in group], labels=map(str, values))
             axes[1, column].minorticks_off()
         axes[1, column].set_xlabel(name)
-    axes[0, 0].set_ylabel('milliseconds a step')
-    axes[1, 0].set_ylabel('peak memory, MiB')
+    axes[0, 0].set_ylabel('← better     ms a step')
+    axes[1, 0].set_ylabel('← better     peak, MiB')
     figure.suptitle(f'A step of 2,048 triplets, {out[0]["threads"]} threads')
     figure.savefig(path, dpi=120)
 

@@ -1,12 +1,13 @@
+import json
+import re
 import sys
 
-import numpy as np
 import pandas as pd
 import pytest
 
 pytest.importorskip('matplotlib')
 
-from benchmarks.report import figures
+from benchmarks.report import bias_figures, figures, tables, words
 
 
 def draw(name, out, monkeypatch, capsys):
@@ -20,9 +21,15 @@ def draw(name, out, monkeypatch, capsys):
 def test_figures_are_drawn_from_the_committed_rows(name, tmp_path, monkeypatch, capsys):
     said, drawn = draw(name, tmp_path, monkeypatch, capsys)
     assert said.endswith(f'{name}: drawn')
-    kinds = ('conditions', 'movielens', 'scientific') if name == 'gradient_bias' else ()
-    assert sorted(path.stem for path in drawn) == ([f'{name}-{kind}' for kind in kinds] or [name])
+    assert [path.stem for path in drawn] == [name]
     assert all(path.stat().st_size > 5000 for path in drawn)
+
+
+def test_each_figure_stands_on_a_page():
+    pages = [tables.ROOT / 'README.md', *tables.pages()]
+    shown = {name for page in pages for name in re.findall(r'figures/([\w-]+)\.png', page.read_text())}
+    assert shown == set(figures.FIGURES)
+    assert {path.stem for path in (tables.ROOT / 'docs' / 'figures').glob('*.png')} == shown
 
 
 def rows(experiment, variants):
@@ -38,6 +45,7 @@ def rows(experiment, variants):
     ('name', 'variants'),
     [
         ('main', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
+        ('defaults', {'LIRDRec': 0.2, 'autofit': 0.3, 'Popularity': 0.1}),
         ('ablation', {'LIRDRec': 0.2, 'softmax': 0.3}),
         ('item_ids', {'LIRDRec': 0.2, 'item IDs alone': 0.1}),
         ('preset', {'LIRDRec': 0.2, 'SoftmaxLIRDRec': 0.3}),
@@ -79,9 +87,32 @@ def test_weights_are_drawn_from_their_rows(tmp_path, monkeypatch, capsys):
     assert draw('pwc', tmp_path / 'out', monkeypatch, capsys)[0] == 'pwc: drawn'
 
 
-def test_lines_cross_where_the_difference_is_zero():
-    assert figures.crossings([0, 1, 2, 4], [2, 1, -1, 1]) == pytest.approx([1.5, 3])
-    assert figures.crossings(np.array([0, 1]), np.array([2, 1])) == []
+def test_electronics_is_drawn_from_what_there_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(figures, 'SPEED', tmp_path)
+    stages = ('compress', 'graph', 'train', 'test', 'straightforward')
+    whole = [
+        {'interactions': 10**6, 'stage': stage, 'minutes': 2.0, 'measured': False, 'told': json.dumps({})}
+        for stage in stages
+    ]
+    curve = [
+        {**row, 'interactions': size, 'measured': True}
+        for size in (10**4, 10**5)
+        for row in whole[: 4 - (size > 10**4)]
+    ]
+    for rows in (whole[:1], whole, whole + curve):  # without some stages and sizes, too
+        pd.DataFrame(rows).to_csv(tmp_path / 'electronics.csv', index=False)
+        assert draw('electronics', tmp_path / 'out', monkeypatch, capsys)[0] == 'electronics: drawn'
+
+
+def test_a_model_has_one_color():
+    known = list(words.COLORS.values())
+    assert len(set(known)) == len(known)
+    assert set(words.KNOWS) == set(words.COLORS)
+    assert words.color('LIRDRec, as wide') == words.color('LIRDRec') != words.color('SoftmaxLIRDRec')
+    assert words.color('no such model') == words.OTHERS
+    assert [words.shown(name) for name in ('LIRDRec', 'autofit', 'BPRMF')] == [
+        "LIRDRec (paper)", 'autofit (ours)', 'BPR-MF'
+    ]  # fmt: skip
 
 
 def test_seeds_are_counted():
@@ -93,7 +124,8 @@ def test_seeds_are_counted():
 
 def test_figures_without_rows_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, 'QUALITY', tmp_path)
-    for name in ('pwc', 'main', 'cold', 'gradient_bias'):
+    monkeypatch.setattr(bias_figures, 'RUNS', tmp_path / 'gradient_bias.csv')
+    for name in ('pwc', 'main', 'cold', 'gradient_bias-ratio', 'gradient_bias-learning'):
         said, drawn = draw(name, tmp_path / 'out', monkeypatch, capsys)
         assert said.startswith(f'{name}: no rows yet')
         assert not drawn

@@ -37,7 +37,8 @@ def compared(path, *found):
     r"""Writes comparisons over two seeds."""
     rows = significance.read(path / 'runs.csv')
     digest = significance.digest(rows, 'LIRDRec', 'LIRDRec')  # all have the same settings
-    pd.DataFrame([{'seeds': 2, 'settings': digest, **one} for one in found]).to_csv(
+    given = {'seeds': 2, 'settings': digest, 'low': -0.1, 'high': 0.2}
+    pd.DataFrame([given | {'p_users': one['p'] or 1e-9} | one for one in found]).to_csv(
         path / 'significance.csv', index=False
     )
 
@@ -74,6 +75,27 @@ def test_tables_without_rows_say_so(results):
     assert 'No rows yet' not in made('main-fake')
 
 
+def test_models_as_they_ship_are_ranked_where_all_were_run(results, monkeypatch):
+    monkeypatch.setattr(tables, 'UNTUNED', ('fake', 'lastfm'))
+    known = tables.experiments.EXPERIMENTS
+    monkeypatch.setitem(known, 'defaults', lambda name: [{'variant': one} for one in ('LIRDRec', 'EASE')])
+    runs(results, 'defaults', 'fake', LIRDRec=[0.1, 0.3], EASE=[0.4])
+    found = made('defaults')
+    assert '| model | knows items by | fake (2 seeds) | mean rank |' in found
+    assert '| LIRDRec (paper) | content | .2000 ± .1414 | 2.0 |' in found
+    assert '| EASE | IDs | **.4000 (1)** | 1.0 |' in found
+    assert 'Not run yet: Last.fm.' in found
+    runs(results, 'defaults', 'fake', LIRDRec=[0.1])
+    other = pd.read_csv(results / 'runs.csv').assign(dataset='lastfm', variant='EASE')
+    pd.concat([pd.read_csv(results / 'runs.csv'), other]).to_csv(results / 'runs.csv', index=False)
+    found = made('defaults')
+    assert 'mean rank' not in found  # no dataset has both
+    assert '| EASE | IDs | **.1000** | not run |' in found
+    assert '| LIRDRec (paper) | content | not run | **.1000** |' in found
+    monkeypatch.setitem(known, 'defaults', lambda name: [{'variant': 'EASE'}])
+    assert '| LIRDRec (paper) | content | too wide |' in made('defaults')
+
+
 def test_models_are_ranked_and_tested(results):
     runs(results, 'main', 'fake', A=[0.3, 0.5], LIRDRec=[0.2, 0.2], B=[0.1])
     assert '| A (2) | **.4000 ± .1414** |' in made('main-fake')
@@ -86,9 +108,10 @@ def test_models_are_ranked_and_tested(results):
         {**cells, 'variant': 'of old', 'p': 0.5},
     )
     lines = [line.split('|')[1:-1] for line in made('main-fake').splitlines() if line.startswith('|')][2:]
-    assert [line[0].strip() for line in lines] == ['B (1)', 'LIRDRec (2)', 'A (2)']
+    assert [line[0].strip() for line in lines] == ['B (1)', 'LIRDRec (paper) (2)', 'A (2)']
     assert [line[4].strip() for line in lines] == ['.1000', '*.2000 ± .0000*', '**.4000 ± .1414**']
-    assert [line[5].strip() for line in lines] == ['', '', '0.01']
+    assert [line[5].strip() for line in lines] == ['', '', '-10.0 to +20.0 %']
+    assert [line[6].strip() for line in lines] == ['', '', '0.01']
 
 
 @pytest.mark.parametrize(('experiment', 'name'), [('main', 'main-fake'), ('ablation', 'ablation-fake')])
@@ -100,20 +123,23 @@ def test_coverage_and_popularity_stand_where_rows_have_them(results, experiment,
     rows['test_coverage@20'] = [0.4, None, 0.5]
     rows.to_csv(results / 'runs.csv', index=False)
     lines = [line.split(' | ') for line in made(name).splitlines() if line.startswith('| ')]
-    found = {line[0].strip('| '): [cell.strip('| ') for cell in line[-2:]] for line in lines}
+    found = {line[0].strip('| ').replace(' (paper)', ''): [cell.strip('| ') for cell in line[-2:]] for line in lines}
     assert next(iter(found.values())) == ['coverage@20', 'popularity@20']
     assert found['LIRDRec (2)'] == ['40%', '111']
-    assert found['softmax (1)'] == ['50%', '']
+    assert next(value for name, value in found.items() if name.startswith('softmax')) == ['50%', '']
 
 
 def test_ablations_stand_in_the_order_of_the_experiment(results):
     names = ['PCA', 'one of old', 'no PWC', 'softmax', 'LIRDRec']
     runs(results, 'ablation', 'fake', **dict.fromkeys(names, (0.2, 0.3)))
     lines = [line.split('|')[1].strip() for line in made('ablation-fake').splitlines() if line.startswith('|')]
-    assert lines[2:] == [f'{name} (2)' for name in ('LIRDRec', 'softmax', 'no PWC', 'PCA', 'one of old')]
+    assert lines[2:] == [
+        f'{name} (2)'
+        for name in ('LIRDRec', 'softmax for BPR', 'views side by side, no weights', 'PCA for the DCT', 'one of old')
+    ]
     runs(results, 'item IDs', 'fake', **dict.fromkeys(['item IDs alone', 'LIRDRec'], (0.2, 0.3)))
     lines = [line.split('|')[1].strip() for line in made('item_ids-fake').splitlines() if line.startswith('|')]
-    assert lines[2:] == ['LIRDRec (2)', 'item IDs alone (2)']
+    assert lines[2:] == ['LIRDRec (2)', 'item IDs in place of its content (2)']
 
 
 def test_tiny_probabilities_are_not_zero():
@@ -131,13 +157,18 @@ def test_probabilities_are_corrected_for_their_number(results):
     runs(results, 'ablation', 'fake', LIRDRec=[0.1, 0.2], **dict.fromkeys(names, (0.1, 0.2)))
     rows = [{**cells, 'variant': name, 'p': p} for name, p in zip(names, (0.02, 0.01, 0.2), strict=True)]
     compared(results, *rows)
-    assert tables.p_values('ablation', 'fake') == {'softmax': '0.04', 'PCA': '0.03', 'other': '0.2'}
-    assert tables.p_values('ablation', 'none') == {}
+    of_both = '-10.0 to +20.0 %'
+    assert tables.compared('ablation', 'fake') == {
+        name: (of_both, p) for name, p in zip(names, ('0.04', '0.03', '0.2'), strict=True)
+    }
+    assert tables.compared('ablation', 'none') == {}
     compared(results, *(row | {'seeds': 1} for row in rows[:1]))
-    assert tables.p_values('ablation', 'fake') == {'softmax': '0.02 (of 1)'}
+    assert tables.compared('ablation', 'fake') == {'softmax': (of_both, '0.02 (of 1)')}
+    compared(results, rows[0] | {'p': None, 'p_users': 0.5, 'low': None, 'high': None})
+    assert tables.compared('ablation', 'fake') == {'softmax': ('', '0.5 (users alone)')}
     other = pd.read_csv(results / 'runs.csv').replace({'settings': {'{}': '{"fit": {}}'}})
     other.to_csv(results / 'runs.csv', index=False)
-    assert tables.p_values('ablation', 'fake') == {}  # what was tested was of other settings
+    assert tables.compared('ablation', 'fake') == {}  # what was tested was of other settings
 
 
 def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
@@ -156,7 +187,7 @@ def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
 
 def test_changes_are_relative(results):
     runs(results, 'ablation', 'fake', LIRDRec=[0.19, 0.21], softmax=[0.21, 0.23])
-    assert '| softmax (2) | .2200 ± .0141 | .2200 ± .0141 | +10.0% |  | 3 |' in made('ablation-fake')
+    assert '| softmax for BPR (2) | .2200 ± .0141 | .2200 ± .0141 | +10.0% |  |  | 3 |' in made('ablation-fake')
     names = {'LightGCN': [0.2], 'content': [0.3], 'noise 2': [0.25], 'permute 0.25': [0.1], 'columns 0.02': [0.2]}
     runs(results, 'transfer', 'fake', **names, **{'titles alone': [0.2]})
     found = made('transfer-fake')
@@ -175,12 +206,13 @@ def test_preset_is_compared_on_each_dataset(results):
     other = rows.assign(dataset='other', **{'test_ndcg@20': 0.2})
     pd.concat([rows, other, alone]).to_csv(results / 'runs.csv', index=False)
     found = made('preset')
-    assert '| fake (2) | .2000 ± .0141 | .2200 ± .0141 | .2000 ± .0141 | .2200 ± .0141 | +10.0% |  | 3.0 |' in found
-    assert '| mean |  |  |  |  | +5.0% |  |  |' in found
+    assert '| fake (2) | .2000 ± .0141 | .2200 ± .0141 | .2000 ± .0141 | .2200 ± .0141 | +10.0% |  |  | 3.0 |' in found
+    assert '| mean |  |  |  |  | +5.0% |  |  |  |' in found
+    assert '| median |  |  |  |  | +5.0% |  |  |  |' in found
     assert 'alone' not in found
     rows = pd.read_csv(results / 'runs.csv').assign(cpu_seconds=[4.0, 4.0, 2.0, 2.0] * 2 + [None] * 2)
     rows.to_csv(results / 'runs.csv', index=False)
-    assert '| +10.0% |  | 2.0 |' in made('preset')
+    assert '| +10.0% |  |  | 2.0 |' in made('preset')
 
 
 def test_candidates_are_told_by_validation(results):
@@ -270,11 +302,13 @@ def test_cold_items_stand_beside_chance(results):
         'LIRDRec (1)', 'LIRDRec, no item graph (1)', 'LIRDRec, shuffled item graph (1)', 'by chance',
     ]  # fmt: skip
     assert '| by chance | .5000 |' in made('cold-fake')
-    assert '| fake: LIRDRec, no item graph (1) | .2500 |' in made('cold')
+    assert '| LIRDRec, no item graph (1) | .2500 | +.0000 | .2500 |' in made('cold-fake')
+    assert '| LIRDRec, no item graph (1) |' in tables.cold('fake', tables.SHORT)
+    assert 'shuffled' not in tables.cold('fake', tables.SHORT)
     twice = pd.read_csv(results / 'cold.csv')
     pd.concat([twice, twice.assign(settings='others')]).to_csv(results / 'cold.csv', index=False)
     with pytest.raises(ValueError, match='rows need to differ in'):
-        made('cold')
+        made('cold-fake')
 
 
 def test_seeds_are_paired():

@@ -11,7 +11,7 @@ class SoftmaxLIRDRec(LIRDRec):
     It trains in a fraction of the epochs. Scores take the square root of an embedding's length. Where items without
     interactions compete with others, ``set_power(0)`` serves them better. With some thousands of items,
     ``objective=SampledSoftmax(temperature=0.1)`` is much better than the default of 0.2. Where the next interaction is
-    asked for, use ``recent_items=10``. ``docs/evidence.md`` says how this was chosen.
+    asked for, use ``recent_items=10``. ``docs/findings/tuning.md`` says how this was chosen.
 
     Args:
         num_users (int): The number of users.
