@@ -52,7 +52,14 @@ NO_ITEM = -1  # at the end of a list with few items
 
 class Diversity(LinkPredDiversity):
     r"""PyG's diversity, of lists that may be shorter: the share of the pairs of items of a list that are of two
-    categories. Lists without a pair do not count."""
+    categories. Lists without a pair do not count.
+
+    .. code-block:: python
+
+        category = torch.arange(48) % 3
+        print(evaluate(embeddings, test, k=10, metrics=['diversity'], categories=category))
+        metric = Diversity(10, category)  # which that makes
+    """
 
     def update(self, pred_index_mat: Tensor, *args: Any) -> None:
         top = pred_index_mat[:, : self.k]
@@ -80,6 +87,11 @@ class Personalization(LinkPredPersonalization):
 
     PyG's class goes over the pairs, and so over those of the first 4,096 users alone. The sum over items takes linear
     time.
+
+    .. code-block:: python
+
+        print(evaluate(embeddings, test, k=10, metrics=['personalization']))
+        metric = Personalization(10, num_items=48)  # which that makes
     """
 
     def __init__(self, k: int, num_items: int) -> None:
@@ -100,7 +112,13 @@ class Personalization(LinkPredPersonalization):
 
 
 class AveragePopularity(LinkPredAveragePopularity):
-    r"""PyG's average popularity, of lists that may be shorter. Empty ones do not count."""
+    r"""PyG's average popularity, of lists that may be shorter. Empty ones do not count.
+
+    .. code-block:: python
+
+        print(evaluate(embeddings, test, k=10, metrics=['popularity']))
+        metric = AveragePopularity(10, torch.ones(48))  # which that makes
+    """
 
     def update(self, pred_index_mat: Tensor, *args: Any) -> None:
         top = pred_index_mat[:, : self.k]
@@ -145,6 +163,10 @@ def evaluate(
     Every user with at least one positive (``edge_label_index`` of the split) gets all items ranked, except for its own
     training interactions (``edge_index``). Validation positives stay candidates at test, as in the released
     implementation, unless given to ``also_exclude``. Scores are made for ``batch_size`` users at a time, never for all.
+
+    .. code-block:: python
+
+        print(evaluate(embeddings, test, k=[5, 10], metrics=['recall', 'ndcg', 'coverage']))
 
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
@@ -283,6 +305,10 @@ def calibrate(
     (:meth:`~lirdrec_pyg.nn.Recommender.set_power`). Of equally good ones it is that nearest to the model's own, then
     the smallest.
 
+    .. code-block:: python
+
+        print(calibrate(model, train, val, metric='ndcg@10'))  # the metric of each power; the model keeps the best
+
     Args:
         model (Recommender): The trained model, which gets the power chosen.
         data (HeteroData): What the model encodes: the training split, with ``InteractionGraph()`` applied.
@@ -326,6 +352,12 @@ def top_k(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     r"""Iterates over batches of users with their best items, best first; ties go to no particular item.
 
+    .. code-block:: python
+
+        seen = train['user', 'interacts', 'item'].edge_index
+        for user, item in top_k(embeddings, torch.arange(64), k=5, seen=seen):
+            print(user.shape, item.shape)
+
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
         users (Tensor): The users to rank for :math:`(N)`.
@@ -362,6 +394,11 @@ def ranked(
     r"""Returns what :func:`top_k` does, with the scores in between: minus infinity of what is excluded, and only that.
 
     All that is given needs to be checked before.
+
+    .. code-block:: python
+
+        for user, score, item in ranked(embeddings, torch.arange(64), 5, None, None, 1024):
+            print(user.shape, score.shape, item.shape)
     """
     if operator.index(batch_size) < 1:
         raise ValueError(f"'batch_size' needs to be positive (got {batch_size})")
@@ -389,6 +426,10 @@ def best_of_rows(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
     It is ``topk``, which on CPU takes up to three times longer on all of many columns than, first, on the best of each
     of :math:`m` groups of columns and, then, on the :math:`k` best groups, with :math:`m = \sqrt{kN}` for about as
     many columns in both.
+
+    .. code-block:: python
+
+        score, column = best_of_rows(torch.randn(3, 100), k=5)
 
     Shapes:
         - **score:** :math:`(B, N)`

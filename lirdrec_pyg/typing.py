@@ -56,6 +56,11 @@ class NodeList(list[Any]):
     a bool mask. So PyG cuts it along with the features of the nodes, in ``data.subgraph`` and its transforms.
 
     After ``data.to`` and ``data.clone`` it is a plain list, until the next transform.
+
+    .. code-block:: python
+
+        names = NodeList(['a', 'b', 'c'])
+        print(names[torch.tensor([0, 2])])  # ['a', 'c']
     """
 
     def __getitem__(self, index: Any) -> Any:
@@ -77,12 +82,23 @@ torch.serialization.add_safe_globals([NodeList])  # so that data is read with `w
 
 
 def node_lists(store: Mapping[str, Any], size: int) -> dict[str, NodeList]:
-    r"""Returns the plain lists of a node type that have an entry for each of its nodes, as :class:`NodeList`."""
+    r"""Returns the plain lists of a node type that have an entry for each of its nodes, as :class:`NodeList`.
+
+    .. code-block:: python
+
+        print(node_lists({'title': ['a cup', 'a pot']}, 2))
+    """
     return {key: NodeList(x) for key, x in store.items() if type(x) in (list, tuple) and len(x) == size}
 
 
 class Embeddings(NamedTuple):
     r"""Final representations; the score of a pair is their inner product.
+
+    .. code-block:: python
+
+        user, item = embeddings
+        score = user @ item.t()
+        print(embeddings.scaled(0).item.norm(dim=1))  # ones: scores are cosines
 
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, D)`
@@ -112,23 +128,43 @@ class Embeddings(NamedTuple):
 
 
 def modalities(data: HeteroData) -> list[str]:
-    r"""Returns the modalities of the items in the data's order, *e.g.*, ``['image', 'text']``."""
+    r"""Returns the modalities of the items in the data's order, *e.g.*, ``['image', 'text']``.
+
+    .. code-block:: python
+
+        print(modalities(data))  # ['image', 'text']
+    """
     return [key[2:] for key in data[ITEM].keys() if key.startswith('x_')]  # noqa: SIM118
 
 
 def similar_by(modality: str) -> tuple[str, str, str]:
-    r"""Returns the relation of items that are alike in one modality."""
+    r"""Returns the relation of items that are alike in one modality.
+
+    .. code-block:: python
+
+        print(similar_by('image'))  # ('item', 'similar_by_image', 'item')
+    """
     return ITEM, f'similar_by_{modality}', ITEM
 
 
 def item_graphs(data: HeteroData) -> list[tuple[str, str, str]]:
-    r"""Returns the relations between items that the data has."""
+    r"""Returns the relations between items that the data has.
+
+    .. code-block:: python
+
+        print(item_graphs(train))  # [('item', 'similar_to', 'item')]
+    """
     known = [SIMILAR_TO, *(similar_by(name) for name in modalities(data))]
     return [relation for relation in known if relation in data.edge_types]
 
 
 def modality_features(data: HeteroData, modality: str) -> tuple[Tensor, Tensor | None]:
-    r"""Returns the features ``[I, C]`` of a modality and, where some items lack it, their ``[I]`` bool mask."""
+    r"""Returns the features ``[I, C]`` of a modality and, where some items lack it, their ``[I]`` bool mask.
+
+    .. code-block:: python
+
+        x, has = modality_features(data, 'image')
+    """
     store = data[ITEM]
     if f'x_{modality}' not in store:
         raise ValueError(f"unknown modality '{modality}' (the data has {modalities(data)})")
@@ -137,6 +173,10 @@ def modality_features(data: HeteroData, modality: str) -> tuple[Tensor, Tensor |
 
 def check_modality_name(name: str) -> str:
     r"""Returns the name of a modality, which becomes part of attributes, of files and of a model's parameters.
+
+    .. code-block:: python
+
+        name = check_modality_name('image')
 
     Args:
         name (str): The name, *e.g.*, ``'image'``.
@@ -166,6 +206,10 @@ def check(
     missing ``num_nodes`` is counted. A list with an entry for each node becomes a :class:`NodeList`. What was once
     looked through is remembered for as long as its tensor lives unchanged, so that calling this again costs next to
     nothing.
+
+    .. code-block:: python
+
+        train = check(train, labels=False, unique=True)  # refused or cast; as it was, if all is right
 
     Args:
         data (HeteroData): The data, which stays as it is.
@@ -223,6 +267,10 @@ def check_pairs(
 ) -> Tensor:
     r"""Returns pairs of node ids as int64.
 
+    .. code-block:: python
+
+        pairs = check_pairs(torch.tensor([[0, 1], [5, 6]], dtype=torch.int32), (64, 48))  # int64
+
     Args:
         pairs (Tensor): The pairs :math:`(2, E)`.
         size ((int, int)): The number of nodes that each row is of.
@@ -238,6 +286,10 @@ def check_pairs(
 
 def check_nodes(ids: Tensor, size: int, argument: str) -> Tensor:
     r"""Returns node ids as int64.
+
+    .. code-block:: python
+
+        items = check_nodes(torch.tensor([5, 6]), 48, 'items')
 
     Args:
         ids (Tensor): The node ids :math:`(N)`.
@@ -261,6 +313,10 @@ def check_nodes(ids: Tensor, size: int, argument: str) -> Tensor:
 def check_mask(mask: Tensor, size: int, argument: str) -> Tensor:
     r"""Returns a mask as bool; one of the integers zero and one is cast.
 
+    .. code-block:: python
+
+        mask = check_mask(torch.ones(48, dtype=torch.uint8), 48, 'candidates')  # bool
+
     Args:
         mask (Tensor): The mask :math:`(N)`.
         size (int): The number of items :math:`N`.
@@ -274,6 +330,10 @@ def check_mask(mask: Tensor, size: int, argument: str) -> Tensor:
 
 def check_count(count: int, most: int, argument: str = 'k') -> int:
     r"""Returns a number of things as a plain integer.
+
+    .. code-block:: python
+
+        k = check_count(10, 48)
 
     Args:
         count (int): The number, of any type of integers.
@@ -292,6 +352,10 @@ def check_count(count: int, most: int, argument: str = 'k') -> int:
 
 def check_array(x: Tensor, shape: tuple[int, ...], argument: str) -> Tensor:
     r"""Returns floats of one shape.
+
+    .. code-block:: python
+
+        x = check_array(torch.ones(3, dtype=torch.float64), (3,), 'weight')
 
     Args:
         x (Tensor): The tensor.
@@ -312,6 +376,10 @@ def check_array(x: Tensor, shape: tuple[int, ...], argument: str) -> Tensor:
 
 def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> Embeddings:
     r"""Returns embeddings that can be scored.
+
+    .. code-block:: python
+
+        embeddings = check_embeddings((embeddings.user, embeddings.item), train)
 
     Args:
         embeddings (Embeddings): The embeddings, or a pair of tensors.
@@ -345,6 +413,10 @@ def check_embeddings(embeddings: Embeddings, data: HeteroData | None = None) -> 
 def check_scores(x: Tensor, y: Tensor) -> None:
     r"""Raises a :class:`ValueError` if an inner product of rows may be too large a number for their precision.
 
+    .. code-block:: python
+
+        check_scores(embeddings.user, embeddings.item)
+
     Shapes:
         - **x:** :math:`(N, D)`
         - **y:** :math:`(M, D)`
@@ -359,6 +431,10 @@ def check_scores(x: Tensor, y: Tensor) -> None:
 
 def check_rows(x: Tensor, kind: str) -> Tensor:
     r"""Returns the embeddings of users alone or of items alone.
+
+    .. code-block:: python
+
+        user = check_rows(embeddings.user, 'user')
 
     Args:
         x (Tensor): The embeddings :math:`(N, D)`.

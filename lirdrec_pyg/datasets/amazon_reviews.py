@@ -22,7 +22,7 @@ class AmazonReviews(CachedDataset):
 
     .. code-block:: python
 
-        data = AmazonReviews('data/amazon', 'baby')[0]                        # 2014: has image features
+        data = AmazonReviews('data/amazon', 'baby')[0]  # 2014: has image features
         text = encode_texts(data['item'].text, SentenceTransformerEncoder(), folder='features')
         data = AmazonReviews('data/amazon', 'baby', features={'text': 'features/text_feat.npy'})[0]
 

@@ -18,6 +18,11 @@ class FakeMultimodal(InMemoryDataset):
     suffice. Cold items, the last ones, occur in test only, each with up to four users of its block. Nothing is read
     from or written to disk.
 
+    .. code-block:: python
+
+        data = FakeMultimodal(num_users=100, num_items=80, num_cold_items=5, missing={'image': 0.1})[0]
+        print(data['item'].x_image.shape, data['item'].has_image.sum())
+
     Args:
         num_users (int, optional): The number of users. (default: :obj:`64`)
         num_items (int, optional): The number of items, cold ones included. (default: :obj:`48`)

@@ -25,6 +25,11 @@ class MicroLens(CachedDataset):
     The files carry no features: compute them (:mod:`lirdrec_pyg.features`) of ``data['item'].title`` and
     ``data['item'].image``, and pass the files that this writes as ``features``.
 
+    .. code-block:: python
+
+        data = MicroLens('data/microlens_50k')[0]
+        train, val, test = LeaveLastOut()(data)
+
     Args:
         root (str): The folder of the files.
         name (str, optional): The start of their names. (default: ``'MicroLens-50k'``)

@@ -44,6 +44,12 @@ class MMRecDataset(CachedDataset):
     change it. ``pre_transform`` counts by its class, attributes and code. A plain function has none of these: it is
     applied each time.
 
+    .. code-block:: python
+
+        save_mmrec(data, 'data', 'toy')
+        data = MMRecDataset('data', 'toy')[0]  # or 'baby', with download=True
+        train, val, test = FixedSplit()(data)
+
     Args:
         root (str): The folder that holds ``<name>/``, or that folder itself.
         name (str): The name of the dataset.

@@ -22,6 +22,11 @@ def save_mmrec(data: HeteroData, root: str, name: str) -> Path:
     Data without features can be written, too: put ``<modality>_feat.npy``, made of the texts or images in the order of
     ``items.tsv``, into the folder.
 
+    .. code-block:: python
+
+        folder = save_mmrec(data, 'data', 'shop')
+        print(sorted(path.name for path in folder.iterdir()))  # image_feat.npy, items.tsv, …
+
     Args:
         data (HeteroData): The data, with all of its interactions. Where it has ``split``, that becomes ``x_label``.
         root (str): The folder in which to make the folder.

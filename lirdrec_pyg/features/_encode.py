@@ -29,6 +29,11 @@ Encoder = Callable[[list[Any]], Any]  # a batch of inputs -> a matrix with a row
 class EncodedFeatures(NamedTuple):
     r"""Features of all items.
 
+    .. code-block:: python
+
+        out = encode_texts(['a cup', None], SentenceTransformerEncoder(), 'features')
+        print(out.x.shape, out.has, out.path, out.manifest['missing'])
+
     Args:
         x (torch.Tensor): The features; zero rows where an item has none.
         has (torch.Tensor): Which items have them.

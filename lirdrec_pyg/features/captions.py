@@ -25,6 +25,11 @@ from lirdrec_pyg.features.texts import visible
 class Captions(NamedTuple):
     r"""Texts made of images.
 
+    .. code-block:: python
+
+        out = caption_images(['cup.jpg', None], TransformersCaptioner(), 'features')
+        print(out.texts, out.path)  # a text and None, features/caption.json
+
     Args:
         texts (list of str or None): A text for each image; :obj:`None` where there is none, or an empty one.
         path (Path): The JSON file that holds them.
@@ -56,8 +61,9 @@ def caption_images(
 
     .. code-block:: python
 
-        captions = caption_images(paths, TransformersCaptioner(prompt='Describe this product.'), folder)
-        encode_texts(captions.texts, SentenceTransformerEncoder(), folder, modality='caption')
+        captioner = TransformersCaptioner(prompt='Describe this product.')
+        captions = caption_images(['cup.jpg', None], captioner, 'features')
+        encode_texts(captions.texts, SentenceTransformerEncoder(), 'features', modality='caption')
 
     Args:
         paths (sequence of path or None): The files of the images, in the order of the items.

@@ -93,6 +93,11 @@ class _Transformers:
 class SentenceTransformerEncoder:
     r"""Texts by a model of `sentence-transformers <https://www.sbert.net>`_.
 
+    .. code-block:: python
+
+        encoder = SentenceTransformerEncoder('sentence-transformers/all-MiniLM-L6-v2')
+        print(encoder(['a cup', 'a pot']).shape)
+
     Args:
         name (str, optional): The model; the default makes the text features of the paper's datasets.
             (default: ``'sentence-transformers/all-MiniLM-L6-v2'``)
@@ -142,6 +147,11 @@ class TransformersTextEncoder(_Transformers):
     r"""Texts by any model of `transformers <https://huggingface.co/docs/transformers>`_, such as a large language
     model: the mean over the tokens of its last hidden states.
 
+    .. code-block:: python
+
+        encoder = TransformersTextEncoder('bert-base-uncased')
+        print(encoder(['a cup', 'a pot']).shape)
+
     Args:
         name (str): The model.
         revision (str, optional): The revision of the model on the hub.
@@ -184,6 +194,11 @@ class TransformersImageEncoder(_Transformers):
     SigLIP, or the pooled output of a vision transformer or a convolutional network. Where the files of a model
     leave its pooling layer out, this is the mean over the patches.
 
+    .. code-block:: python
+
+        encoder = TransformersImageEncoder('openai/clip-vit-base-patch32')
+        out = encode_images(['cup.jpg', None], encoder, 'features')
+
     Args:
         name (str, optional): The model. (default: ``'openai/clip-vit-base-patch32'``)
         revision (str, optional): The revision of the model on the hub.
@@ -222,6 +237,11 @@ class TransformersImageEncoder(_Transformers):
 
 class TimmEncoder:
     r"""Images by a model of `timm <https://huggingface.co/docs/timm>`_, without its classifier.
+
+    .. code-block:: python
+
+        encoder = TimmEncoder('resnet50')
+        out = encode_images(['cup.jpg', None], encoder, 'features')
 
     Args:
         name (str, optional): The model. (default: ``'resnet50.a1_in1k'``)
@@ -269,6 +289,11 @@ class TimmEncoder:
 class TransformersCaptioner(_Transformers):
     r"""Texts that a multimodal language model of `transformers <https://huggingface.co/docs/transformers>`_ (image and
     text to text, with a chat template) writes about images, without sampling.
+
+    .. code-block:: python
+
+        captioner = TransformersCaptioner(prompt='Describe this product.')
+        out = caption_images(['cup.jpg', None], captioner, 'features')
 
     Args:
         name (str, optional): The model. (default: ``'HuggingFaceTB/SmolVLM-256M-Instruct'``)

@@ -45,6 +45,11 @@ def encode_images(
     grey values of more than 8 bits and floats scaled. Only regular files are opened, and only formats of pictures,
     which the content tells, whatever the name says.
 
+    .. code-block:: python
+
+        out = encode_images(['cup.jpg', None], TransformersImageEncoder(), 'features')
+        print(out.x.shape, out.has)  # one row for each item; the second has no image
+
     Args:
         paths (sequence of path or None): The files of the images, in the order of the items.
         encoder (callable): Takes a list of RGB :class:`PIL.Image.Image` and returns a matrix with a row for each,

@@ -25,6 +25,11 @@ def encode_texts(
     done again. A text without anything to see, or without a token, is a missing one: its row is zero, and its item is
     marked. Two of these jobs in one folder take turns.
 
+    .. code-block:: python
+
+        out = encode_texts(['a cup', 'a pot', None], SentenceTransformerEncoder(), 'features')
+        data['item'].x_text, data['item'].has_text = out.x, out.has
+
     Args:
         texts (sequence of str or None): The texts, in the order of the items.
         encoder (callable): Takes a list of texts and returns a matrix with a row for each, *e.g.*,

@@ -16,6 +16,11 @@ class ModalityEncoder(Module):
     The products are taken in the precision of the features, such as ``float32`` or ``bfloat16``. The output and the
     gradients have the precision of the weights.
 
+    .. code-block:: python
+
+        encoder = ModalityEncoder(16, hidden_channels=32, out_channels=8)
+        print(encoder(train['item'].x_image).shape)  # (48, 8)
+
     Args:
         in_channels (int): The width of the features.
         hidden_channels (int): The width between the layers.

@@ -152,6 +152,11 @@ class PWC(_Progressive):
     :math:`10^{-12}`, less than rounding changes, the networks are left out on CPU. On a GPU they stay, times nearly
     zero: a step there takes the epoch from a buffer, and does the same in each.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, fusion=PWC(init=0.9, decay=0.9))
+        print(model.fusion.gate)
+
     Args:
         init (float, optional): :math:`a_0 \in (0, 1)`. (default: :obj:`0.9`)
         decay (float, optional): :math:`b \in (0, 1]`. (default: :obj:`0.9`)
@@ -209,6 +214,10 @@ class PaperPWC(_Progressive):
     The target state :math:`\mathbf{s}_u` is uniform at first. It starts each epoch as the last :math:`\mathbf{w}_u`, so
     that the weights grow in at the rate :math:`\tau`. The networks :math:`f` are those of :class:`PWC`.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, fusion=PaperPWC(rate=0.1))
+
     Args:
         rate (float, optional): :math:`\tau \in (0, 1]`. (default: :obj:`0.1`)
     """
@@ -233,14 +242,24 @@ class PaperPWC(_Progressive):
 
 class AttentionFusion(_Predicting):
     r"""Weights that networks predict, :math:`\mathbf{w}_u = \mathrm{softmax} f(\mathbf{z}_u)`, with :math:`f` as in
-    :class:`PWC`."""
+    :class:`PWC`.
+
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, fusion=AttentionFusion())
+    """
 
     def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         return self.predict(x).softmax(dim=-1)
 
 
 class StaticFusion(Fusion):
-    r"""One learned vector of weights for all users, :math:`\mathbf{w} = \mathrm{softmax} \boldsymbol{\theta}`."""
+    r"""One learned vector of weights for all users, :math:`\mathbf{w} = \mathrm{softmax} \boldsymbol{\theta}`.
+
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, fusion=StaticFusion())
+    """
 
     def build(self, channels: int, num_views: int, num_users: int) -> None:
         super().build(channels, num_views, num_users)
@@ -254,7 +273,12 @@ class StaticFusion(Fusion):
 
 
 class UniformFusion(Fusion):
-    r"""The same weight for each view, :math:`w_{uv} = 1 / |V|`."""
+    r"""The same weight for each view, :math:`w_{uv} = 1 / |V|`.
+
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, fusion=UniformFusion())
+    """
 
     def weight(self, x: Tensor, index: Tensor | None = None) -> Tensor:
         return x.new_full(x.shape[:2], 1 / self.num_views)

@@ -23,14 +23,24 @@ def on_host(x: Tensor) -> bool:
     There a step may find sizes in the data, and leave out what changes nothing. Elsewhere it has the form that a
     recorded step needs: no size depends on values, nothing waits for the device, and what changes by epoch is read from
     buffers. Both forms have the same value.
+
+    .. code-block:: python
+
+        print(on_host(torch.ones(3)))  # True
     """
     return x.device.type in HOSTS
 
 
 def without_autocast(step: Step) -> Step:
-    r"""Lets a step work in the precision of its inputs, also within :class:`torch.autocast`.
+    r"""Returns a step that works in the precision of its inputs, also within :class:`torch.autocast`.
 
     A forward pass within the context and a backward pass outside of it would otherwise differ in precision.
+
+    .. code-block:: python
+
+        @without_autocast
+        def product(x: Tensor, y: Tensor) -> Tensor:
+            return x @ y
     """
 
     @functools.wraps(step)
@@ -46,6 +56,10 @@ def without_autocast(step: Step) -> Step:
 
 def dropout(x: Tensor, p: float, training: bool, generator: torch.Generator | None = None) -> Tensor:
     r"""Returns :func:`torch.nn.functional.dropout`, drawn from a generator of one's own.
+
+    .. code-block:: python
+
+        x = dropout(torch.ones(4, 8), 0.5, training=True, generator=torch.Generator().manual_seed(0))
 
     Args:
         x (Tensor): The input.
@@ -63,6 +77,10 @@ def hidden_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     The products are taken in the precision of ``x``. On CPU two libraries can take them, oneDNN and MKL. Each product
     uses the one that is faster for it.
+
+    .. code-block:: python
+
+        h = hidden_layer(train['item'].x_image, torch.randn(32, 16), torch.zeros(32))  # (48, 32)
 
     Shapes:
         - **x:** :math:`(N, C)`
@@ -109,7 +127,12 @@ def _transposed_product(grad: Tensor, x: Tensor) -> Tensor:
 
 @functools.cache
 def is_intel() -> bool:
-    r"""Whether this CPU is of the make that torch's default library for products, MKL, is best on."""
+    r"""Whether this CPU is of the make that torch's default library for products, MKL, is best on.
+
+    .. code-block:: python
+
+        print(is_intel())
+    """
     try:
         return 'GenuineIntel' in Path('/proc/cpuinfo').read_text()
     except OSError:
@@ -117,7 +140,12 @@ def is_intel() -> bool:
 
 
 def has_half_products() -> bool:
-    r"""Whether this CPU takes products in bfloat16; one without takes them in single precision, see :func:`linear`."""
+    r"""Whether this CPU takes products in bfloat16; one without takes them in single precision, see :func:`linear`.
+
+    .. code-block:: python
+
+        print(has_half_products())
+    """
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -127,6 +155,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, slope: float =
 
     On CPU the faster library is used. That is oneDNN where there is AVX-512 and MKL is not at its best, else torch's
     default. Where the CPU has no products in bfloat16, such inputs are cast to float32, some rows at a time.
+
+    .. code-block:: python
+
+        y = linear(torch.randn(48, 16), torch.randn(8, 16), torch.zeros(8))  # (48, 8)
     """
     onednn = on_host(x) and torch.backends.mkldnn.is_available()
     half, wide = x.dtype == torch.bfloat16, torch.backends.cpu.get_cpu_capability() == 'AVX512'
@@ -156,7 +188,12 @@ def _linear_by_rows(x: Tensor, weight: Tensor, bias: Tensor | None, rows: int = 
 
 
 def normalize(x: Tensor, eps: float = 1e-12) -> Tensor:
-    r"""Returns :math:`\mathbf{x} / \max(\Vert \mathbf{x} \Vert_2, \epsilon)` along the last axis."""
+    r"""Returns :math:`\mathbf{x} / \max(\Vert \mathbf{x} \Vert_2, \epsilon)` along the last axis.
+
+    .. code-block:: python
+
+        print(normalize(torch.randn(4, 8)).norm(dim=-1))  # ones
+    """
     return _Normalize.apply(x, eps)
 
 
@@ -176,13 +213,25 @@ class _Normalize(torch.autograd.Function):
 
 
 def normalized(x: Tensor, eps: float = 1e-12) -> tuple[Tensor, Tensor]:
-    r"""Returns what :func:`normalize` does, and the norms, without a gradient."""
+    r"""Returns what :func:`normalize` does, and the norms, without a gradient.
+
+    .. code-block:: python
+
+        out, norm = normalized(torch.randn(4, 8))
+    """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps)
     return x / norm, norm
 
 
 def normalized_backward_(grad: Tensor, out: Tensor, norm: Tensor, block: int = 2048) -> Tensor:
-    r"""Turns the gradient of :func:`normalized` into that of its input, in place, by blocks that stay in the cache."""
+    r"""Returns the gradient of the input of :func:`normalized`, made in place of that of its output, by blocks that
+    stay in the cache.
+
+    .. code-block:: python
+
+        out, norm = normalized(torch.randn(4, 8))
+        grad = normalized_backward_(torch.ones(4, 8), out, norm)
+    """
     block = block if on_host(grad) else max(1, grad.size(0))
     for g, o, n in zip(grad.split(block), out.split(block), norm.split(block), strict=True):
         dot = (g * o).sum(dim=-1, keepdim=True)
@@ -198,6 +247,10 @@ def rows_and_mean_square(x: Tensor, index: Tensor, weight: Tensor | None = None)
         \mathrm{mean}(\mathbf{Y}^2),
 
     without :math:`\mathbf{Y}` in memory.
+
+    .. code-block:: python
+
+        rows, square = rows_and_mean_square(torch.randn(64, 3, 8), torch.tensor([0, 5]))  # (2, 24) and a number
 
     Args:
         x (torch.Tensor): The views of all nodes.
@@ -247,6 +300,10 @@ def view_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     The gradient has the layout of :obj:`x`. So it adds up with others without a pass over scattered rows.
 
+    .. code-block:: python
+
+        h = view_linear(torch.randn(64, 3, 8), torch.randn(3, 4, 8), torch.zeros(3, 4))  # (3, 64, 4)
+
     Shapes:
         - **x:** :math:`(N, |V|, d)`
         - **weight:** :math:`(|V|, H, d)`
@@ -287,7 +344,14 @@ class _SparseRows(torch.autograd.Function):
 
 
 def sparse_rows(table: Tensor, index: Tensor) -> Tensor:
-    r"""Returns rows of a table, which may have any shape. The table's gradient is sparse."""
+    r"""Returns rows of a table, which may have any shape. The table's gradient is sparse.
+
+    .. code-block:: python
+
+        table = torch.nn.Parameter(torch.randn(64, 8))
+        sparse_rows(table, torch.tensor([3, 3, 5])).sum().backward()
+        print(table.grad.is_sparse)  # True
+    """
     return _SparseRows.apply(table, index)  # type: ignore[no-any-return]
 
 
@@ -300,7 +364,7 @@ def softmax_loss(
     index: Tensor | None = None,
     candidates: Tensor | None = None,
 ) -> Tensor:
-    r"""The (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
+    r"""Returns the (sampled) softmax loss of `"On the Effectiveness of Sampled Softmax Loss for Item Recommendation"
     <https://arxiv.org/abs/2201.02327>`_,
 
     .. math::
@@ -311,6 +375,11 @@ def softmax_loss(
     never in memory at once.
 
     A user that has several positives in the batch needs its scores but once: give each user once, and ``index``.
+
+    .. code-block:: python
+
+        user, item = normalize(embeddings.user), normalize(embeddings.item)
+        loss = softmax_loss(user, item, target=torch.arange(64) % 48)  # the positive of each user
 
     Args:
         user (torch.Tensor): The users of a batch, normalised by the caller where the scores should be cosines.
@@ -403,7 +472,8 @@ def sampled_softmax_loss(
     index: Tensor | None = None,
     candidates: Tensor | None = None,
 ) -> Tensor:
-    r"""The softmax loss over :math:`M` items, whose sum is estimated from :math:`N` of them, drawn without replacement:
+    r"""Returns the softmax loss over :math:`M` items, whose sum is estimated from :math:`N` of them, drawn without
+    replacement:
 
     .. math::
         -\frac{1}{B} \sum_{b=1}^{B} \log \frac{\exp(s_b)}
@@ -414,6 +484,12 @@ def sampled_softmax_loss(
     probability, as in `"Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language Model"
     <https://doi.org/10.1109/TNN.2007.912312>`_: the expected denominator is that of all items. As in
     :func:`softmax_loss`, scores are made in blocks, and once for each user.
+
+    .. code-block:: python
+
+        user, item = normalize(embeddings.user), normalize(embeddings.item)
+        hit = torch.full((64,), -1)  # no positive is among the items drawn
+        loss = sampled_softmax_loss(user, item[:1].expand(64, -1), item[5:15], hit, num_items=48)
 
     Args:
         user (torch.Tensor): The users of a batch.

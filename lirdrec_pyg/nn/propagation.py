@@ -20,6 +20,11 @@ class WeightedLGConv(LGConv):
     r"""PyG's :class:`~torch_geometric.nn.LGConv` on weights that are already normalised, with the fastest kernel for
     the layout of the adjacency matrix and for bipartite graphs.
 
+    .. code-block:: python
+
+        conv = WeightedLGConv()
+        print(conv(torch.randn(64, 8), train['user', 'interacts', 'item'].adj_t).shape)  # (48, 8)
+
     Shapes:
         - **input:** source features :math:`(N, D)`; one of ``adj_t`` :math:`(M, N)` as CSR or
           :class:`torch_sparse.SparseTensor`, a :class:`torch_geometric.EdgeIndex`, or ``edge_index``
@@ -72,6 +77,15 @@ class Propagation(Module):
     With adjacency matrices, no layer is saved for the backward pass. It is the same sum, applied to the gradient, since
     :math:`\hat{\mathbf{A}}` is symmetric. On plain edges, such as those of a sampled sub-graph, autograd takes over.
 
+    .. code-block:: python
+
+        to_item, to_user = train['user', 'interacts', 'item'], train['item', 'rev_interacts', 'user']
+        user, item = torch.randn(64, 8), torch.randn(48, 8)
+        propagation = Propagation(num_layers=2)
+        layers = list(propagation.layers(user, item, (to_item.adj_t, None), (to_user.adj_t, None)))
+        user, item = propagation(user, item, (to_item.adj_t, None), (to_user.adj_t, None))  # the sum of the layers
+        near = propagation.smooth(item, (train['item', 'similar_to', 'item'].adj_t, None))
+
     Args:
         num_layers (int): The number of layers :math:`L` on the bipartite graph.
         num_item_layers (int, optional): The number of layers :math:`n` on the item graph. (default: :obj:`1`)
@@ -89,7 +103,7 @@ class Propagation(Module):
     def forward(
         self, user: Tensor, item: Tensor, to_item: Edges, to_user: Edges, normalize: bool = False
     ) -> tuple[Tensor, Tensor]:
-        r"""Sums the layers on the bipartite graph.
+        r"""Returns the sums of the layers on the bipartite graph, for users and items.
 
         Args:
             user (Tensor): User features :math:`(|\mathcal{U}|, D)`, or views of them :math:`(|\mathcal{U}|, |V|, d)`.

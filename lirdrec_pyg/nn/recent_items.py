@@ -15,6 +15,12 @@ class RecentItemsEncoder(Module):
     Position :math:`j = 1` is the latest item. A user with fewer than :math:`n` items has fewer terms. Both
     :math:`\mathbf{W}` and :math:`\boldsymbol{\theta}` are learned.
 
+    .. code-block:: python
+
+        recent = RecentItems(5)(train)['user'].recent_items
+        encoder = RecentItemsEncoder(channels=24, length=5)
+        print(encoder(embeddings.user, embeddings.item, recent).shape)  # (64, 24)
+
     Args:
         channels (int): The width :math:`D` of the embeddings.
         length (int): The number of items :math:`n`.

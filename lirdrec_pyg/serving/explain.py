@@ -34,7 +34,7 @@ def explain(
 
     .. code-block:: python
 
-        table = recommend(model(train), train, ['A1', 'A2'], k=5)
+        table = recommend(embeddings, train, ['user-0', 'user-1'], k=5)
         print(explain(model, train, table))
 
     Args:

@@ -44,6 +44,11 @@ def fold_in_users(
     gets the embedding it had, but for the state of the fusion. From three layers on, the user would also change other
     users' embeddings, and they its own. That is left out.
 
+    .. code-block:: python
+
+        user = fold_in_users(model, train, [['item-0', 'item-2'], ['item-5']])
+        print(user.shape)  # (2, 24): the embeddings of two new users
+
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The training split.

@@ -10,6 +10,10 @@ def encode_layerwise(
     r"""Returns what ``model(data)`` does, with little memory: items are encoded some at a time, and then each layer of
     the graph is computed for all nodes.
 
+    .. code-block:: python
+
+        embeddings = encode_layerwise(model, train, batch_size=16)  # as model(train), in less memory
+
     Args:
         model (LIRDRec): The model.
         data (HeteroData): The training split, with ``InteractionGraph()`` applied. It stays on its device.

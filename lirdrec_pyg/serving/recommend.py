@@ -36,6 +36,10 @@ def recommend(
     r"""Returns the best items for the given users as a table for people to read; save it by pandas' ``to_csv`` or
     ``to_parquet``.
 
+    .. code-block:: python
+
+        print(recommend(embeddings, train, users=['user-0', 'user-1'], k=3))
+
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
         data (HeteroData): The split whose ``edge_index`` holds what users have seen.

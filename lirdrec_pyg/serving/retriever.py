@@ -62,6 +62,26 @@ class Retriever:
     has a row: a place is given away only when all searches that may know it are done. Nobody waits, but for the index,
     which takes in about a thousand items at a time.
 
+    .. code-block:: python
+
+        retriever = Retriever.from_model(model, train)
+        print(retriever.recommend(['user-0'], k=3, blocked=['item-4'], explain=True))
+        print(retriever.similar_items(['item-0'], k=3))
+
+        retriever.add_items(embeddings.item[:1], ['item-new'], {'title': ['a new item']})
+        retriever.add_users(embeddings.user[:1], ['anna'])
+        retriever.add_seen(['anna'], ['item-new'])
+        retriever.update_items(None, ['item-new'], {'title': ['a red cup']})
+        retriever.update_users(embeddings.user[1:2], ['anna'])
+        retriever.remove_seen(['anna'], ['item-new'])
+        retriever.remove_items(['item-new', 'item-3'])
+        retriever.remove_users(['anna'])
+
+        retriever.save('shop')
+        retriever = Retriever.load('shop')  # in another process
+        retriever.configure(oversample=2)
+        print(retriever.num_users, retriever.num_items, retriever.columns)
+
     Args:
         embeddings (Embeddings): The embeddings of all users and items.
         seen (HeteroData or Tensor, optional): A split whose ``edge_index`` holds what users have seen, or such pairs of
@@ -137,8 +157,8 @@ class Retriever:
 
     @classmethod
     def from_model(cls, model: torch.nn.Module, data: HeteroData, **kwargs: Any) -> Self:
-        r"""Serves what a model makes of data: its embeddings, and the ids, titles and interactions of the data. Of a
-        model such as :class:`~lirdrec_pyg.nn.LIRDRec` it takes the names of the views, too.
+        r"""Returns a retriever of what a model makes of data: its embeddings, and the ids, titles and interactions of
+        the data. Of a model such as :class:`~lirdrec_pyg.nn.LIRDRec` it takes the names of the views, too.
 
         Args:
             model (Recommender): The model. It is as it was afterwards.
@@ -410,8 +430,8 @@ class Retriever:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] | None = None) -> Self:
-        r"""Reads what :meth:`save` wrote. During a save it reads what was there before or what is there then. An index
-        that can't forget takes in again what was added since all was written.
+        r"""Returns the retriever that :meth:`save` wrote. During a save it reads what was there before or what is there
+        then. An index that can't forget takes in again what was added since all was written.
 
         Args:
             folder (path): The folder.

@@ -32,6 +32,11 @@ class EarlyStopping(Callback):
 
     It is logged how the run ended, as a warning where the best epoch came early while the loss went on to fall fast.
 
+    .. code-block:: python
+
+        trainer = Trainer(model, train, val, callbacks=[EarlyStopping(patience=20)])
+        trainer.fit(epochs=2)
+
     Args:
         patience (int): The number of epochs :math:`p`.
         growth (float, optional): The growth :math:`g`. (default: :obj:`0.25`)
@@ -75,6 +80,11 @@ class ReleasedEarlyStopping(EarlyStopping):
     r"""Stops when the monitored metric was not better for more than ``patience`` epochs, as the released implementation
     of LIRDRec does. It takes the first peak for the last.
 
+    .. code-block:: python
+
+        trainer = Trainer(model, train, val, callbacks=[ReleasedEarlyStopping(patience=20)])
+        trainer.fit(epochs=2)  # as `fit(…, stopping='released')`
+
     Args:
         patience (int, optional): The number of epochs. (default: :obj:`20`)
     """
@@ -102,6 +112,11 @@ def _tell_end(trainer: Trainer) -> None:
 class Checkpoint(Callback):
     r"""Saves the run before the first and after each epoch. Where several processes train, the first one writes.
 
+    .. code-block:: python
+
+        trainer = Trainer(model, train, val, callbacks=[Checkpoint('run.pt')])
+        trainer.fit(epochs=2)
+
     Args:
         path (path): The file. It is replaced whole: who is interrupted has that of the last whole epoch.
     """
@@ -120,6 +135,11 @@ class Checkpoint(Callback):
 class CSVLog(Callback):
     r"""Writes the log as a CSV file after each epoch.
 
+    .. code-block:: python
+
+        trainer = Trainer(model, train, val, callbacks=[CSVLog('log.csv')])
+        trainer.fit(epochs=2)
+
     Args:
         path (path): The file, which is replaced whole.
     """
@@ -134,6 +154,11 @@ class CSVLog(Callback):
 
 class ProgressBar(Callback):
     r"""Shows epochs, loss and the monitored metric as a bar.
+
+    .. code-block:: python
+
+        trainer = Trainer(model, train, val, callbacks=[ProgressBar(epochs=2)])
+        trainer.fit(epochs=2)
 
     Args:
         epochs (int): The number of epochs at most.

@@ -69,6 +69,11 @@ def save_checkpoint(state: Mapping[str, Any], path: str | os.PathLike[str]) -> N
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     r"""Reads a checkpoint of :func:`~lirdrec_pyg.fit`, without executing anything in it.
 
+    .. code-block:: python
+
+        state = load_checkpoint('model.pt')  # what `fit(…, checkpoint='model.pt')` wrote
+        print(list(state))
+
     Returns:
         dict: The state of the run, by name.
 
@@ -116,6 +121,11 @@ def load_model(path: str | os.PathLike[str], data: HeteroData | None = None, see
     With data, its users (and items, where the model has a vector for each) are aligned by raw id: who was known keeps
     their vectors, who is new starts as in training, who is gone is dropped. How many of each is logged. This is a warm
     start: train the model further by ``fit``.
+
+    .. code-block:: python
+
+        model = load_model('model.pt')  # what `fit(…, checkpoint='model.pt')` wrote
+        print(evaluate(model(train), test, k=10))
 
     Args:
         path (path): The file.

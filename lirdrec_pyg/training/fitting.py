@@ -45,6 +45,12 @@ def fit(
     It is a :class:`~lirdrec_pyg.Trainer` with the callbacks ``EarlyStopping``, ``Checkpoint``, ``CSVLog`` and
     ``ProgressBar``, and keeps what that promises: bit-equal resume, and the global random state left alone.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0)
+        result = fit(model, train, val, epochs=3, checkpoint='run.pt')
+        print(result)
+
     Args:
         model (Recommender): The model to train. One without parameters is only evaluated.
         train (HeteroData): The training split, with ``InteractionGraph()`` applied.

@@ -10,6 +10,12 @@ class LazyAdam(Adam):
     r"""Adam that, given a sparse gradient, updates its rows alone, and their moments: a step costs what its rows do,
     not the table. Bias correction counts all steps. Dense gradients are treated as by :class:`~torch.optim.Adam`.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, sparse=True)
+        loader = MiniBatches(train, num_neighbors=[10, 10, 5], batch_size=128)
+        fit(model, train, val, epochs=2, loader=loader, optimizer=lambda params: LazyAdam(params, lr=1e-3))
+
     Args:
         params (iterable): The parameters.
         **kwargs (optional): The arguments of :class:`~torch.optim.Adam`, without ``weight_decay``, ``amsgrad`` and

@@ -13,7 +13,14 @@ GraphBatch = tuple[HeteroData, Tensor, Tensor, Tensor]  # graph, users, positive
 
 
 class Loader(Protocol):
-    r"""Batches, each with the graph on which to encode it."""
+    r"""Batches, each with the graph on which to encode it.
+
+    .. code-block:: python
+
+        loader = WholeGraph(train, batch_size=128)
+        for batch, user, pos, neg in loader:  # the graph on which to encode, and triplets
+            print(model.loss(batch, user, pos, neg))
+    """
 
     sampled: bool  # whether a batch has a sub-graph of its own, which differs between processes
 
@@ -39,6 +46,10 @@ class Loader(Protocol):
 class WholeGraph:
     r"""The triplets of :class:`~lirdrec_pyg.BPRSampler`, each batch on the whole graph. Of several processes, each
     takes its share of every batch.
+
+    .. code-block:: python
+
+        fit(model, train, val, epochs=2, loader=WholeGraph(train, batch_size=128, seed=1))
 
     Args:
         data (HeteroData): The training split, with ``InteractionGraph()`` applied.

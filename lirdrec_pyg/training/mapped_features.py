@@ -19,6 +19,13 @@ class MappedFeatures:
 
     The spectrum is that of :class:`~lirdrec_pyg.transforms.DCT`, made of the rows that were read.
 
+    .. code-block:: python
+
+        numpy.save('image_feat.npy', data['item'].x_image)
+        features = MappedFeatures({'image': 'image_feat.npy'}, num_items=48)
+        x, spectrum, has = features.rows(torch.tensor([3, 7]))
+        print(x['image'].shape, spectrum.shape)
+
     Args:
         paths (mapping of str to path): The file :math:`(\geq |\mathcal{I}|, C_m)` of each modality, of any float type.
         num_items (int): The number of items.

@@ -45,6 +45,11 @@ class MiniBatches:
     On average over the samples, a layer is then that of the whole graph. An edge leads to the node that sampled it
     alone. Without rescaling, and with all neighbours, it leads in both directions.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0)
+        fit(model, train, val, epochs=2, loader=MiniBatches(train, [10, 10, 5], batch_size=128))
+
     Args:
         data (HeteroData): The training split, with ``InteractionGraph()`` applied.
         num_neighbors (sequence of int): How many interactions of a node are sampled at each hop, at least one hop for

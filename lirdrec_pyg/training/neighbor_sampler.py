@@ -19,6 +19,13 @@ class UniformNeighborSampler(BaseSampler):
     Starting from the ends of the given edges, each hop looks at the nodes that came last. Each of them takes up to
     ``num_neighbors`` of its incoming edges, and the nodes at their other ends are those that the next hop looks at.
 
+    .. code-block:: python
+
+        relation = ('user', 'interacts', 'item')
+        sampler = UniformNeighborSampler(train, {relation: [2], ('item', 'rev_interacts', 'user'): [2]})
+        ends = EdgeSamplerInput(None, torch.tensor([0, 1]), torch.tensor([5, 6]), input_type=relation)
+        print(sampler.sample_from_edges(ends).node['item'])
+
     Args:
         data (HeteroData): The graph, of which ``edge_index`` is read.
         num_neighbors (mapping of relation to sequence of int): How many edges of a relation a node takes at each hop;

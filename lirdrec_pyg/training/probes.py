@@ -40,6 +40,12 @@ class GradientBiasProbe(Callback):
     :attr:`item_grads` and :attr:`item_updates` keep the values of each item: for each source one tensor
     :math:`(|\mathcal{I}|)` an epoch, the mean over its steps. Training itself is not changed in a single bit.
 
+    .. code-block:: python
+
+        probe = GradientBiasProbe(train)
+        fit(VBPR.from_data(train, seed=0), train, val, epochs=2, callbacks=[probe])
+        print(probe.epoch_rows[0])
+
     Args:
         data (HeteroData): The training split.
         ids (sequence of str, optional): The parameters with a row per item. (default: ``('item',)``)
@@ -170,6 +176,12 @@ class ModalityWeightMonitor(Callback):
     It warns, once each, on the collapse to one view, where the mean weight of it exceeds ``dominant``, and to uniform
     weights, where :math:`\mathrm{mean}_u \max_v |w_{uv} - 1 / |V||` falls below ``tolerance``. Weights that never were
     further from uniform have not collapsed.
+
+    .. code-block:: python
+
+        monitor = ModalityWeightMonitor(train)
+        fit(LIRDRec.from_data(train, seed=0), train, val, epochs=2, callbacks=[monitor])
+        print(monitor.rows[0])
 
     Args:
         data (HeteroData): The training split; it is encoded once more each epoch.

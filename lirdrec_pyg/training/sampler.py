@@ -23,6 +23,12 @@ class BPRSampler:
     sequence depends on the set of pairs and :obj:`seed` alone, not on the pairs' order. The state is that of the next
     epoch from then on; restoring it resumes exactly at an epoch's start.
 
+    .. code-block:: python
+
+        sampler = BPRSampler(train['user', 'interacts', 'item'].edge_index, num_users=64, num_items=48, batch_size=128)
+        for user, pos, neg in sampler:  # one epoch
+            print(len(user), sampler.sample_negatives(user).shape)
+
     Args:
         edge_index (torch.Tensor): The training pairs (user, item).
         num_users (int): The number of users.

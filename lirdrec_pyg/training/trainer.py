@@ -42,6 +42,11 @@ PathLike = str | os.PathLike[str]
 class FitResult(NamedTuple):
     r"""What :func:`~lirdrec_pyg.fit` returns.
 
+    .. code-block:: python
+
+        result = fit(model, train, val, epochs=2)
+        print(result.best_epoch, result.best_value, result.log[0]['loss'])
+
     Args:
         log (list of dict): One row an epoch: ``epoch``, ``loss``, the monitored metric and ``seconds``.
         best_epoch (int): The epoch whose weights the model now has (0: none was better than the first state).
@@ -67,9 +72,11 @@ class Callback:
             def __init__(self, folder: str) -> None:
                 self.writer = SummaryWriter(folder)
 
-            def on_epoch(self, trainer: Trainer, row: Row) -> None:
+            def on_epoch(self, trainer: Trainer, row: dict[str, float]) -> None:
                 for name, value in row.items():
                     self.writer.add_scalar(name, value, trainer.epoch)
+
+        fit(model, train, val, epochs=2, callbacks=[TensorBoard('runs/first')])
     """
 
     def on_start(self, trainer: 'Trainer') -> None:
@@ -338,6 +345,9 @@ class Trainer:
         r"""Trains until there have been that many epochs, or a callback stops the run, and leaves the model in ``eval``
         mode with the best weights.
 
+        Returns:
+            FitResult: The log, the best epoch and its value.
+
         Raises:
             FloatingPointError: If the loss is not finite; names epoch, step and the first tensor at fault.
         """
@@ -446,6 +456,10 @@ def default_batch_size(train: HeteroData) -> int:
     They are equal since a last step of a few triplets is as large as the others, and mostly noise. On the whole graph,
     a step costs about the same whatever the batch. With a fixed number of steps, an epoch takes time in proportion to
     the graph; with a fixed batch, to the square of it.
+
+    .. code-block:: python
+
+        print(default_batch_size(train))
     """
     return max(BATCH_SIZE, math.ceil(train[INTERACTS].edge_index.size(1) / STEPS))
 
@@ -454,6 +468,10 @@ def default_lr(model: Recommender, batch_size: int | None = None) -> float:
     r"""Returns the learning rate for a model, that of ``model.fit_defaults`` for :obj:`2048` triplets. With more, it
     grows with the square root of the batch, as Adam asks for (`"On the SDEs and Scaling Rules for Adaptive Gradient
     Algorithms" <https://arxiv.org/abs/2205.10287>`_).
+
+    .. code-block:: python
+
+        print(default_lr(model, batch_size=8192))
 
     Args:
         model (Recommender): The model.

@@ -33,6 +33,12 @@ class CollaborativeFeatures(BaseTransform):
     :class:`~lirdrec_pyg.transforms.ItemKNNGraph`, where the item graph should be that of the content, and before
     :class:`~lirdrec_pyg.transforms.DCT`.
 
+    .. code-block:: python
+
+        train, val, test = FixedSplit()(data)
+        train = CollaborativeFeatures(num_components=8)(train)
+        print(train['item'].x_collaborative.shape)  # (48, 8)
+
     Args:
         num_components (int, optional): The number :math:`r` of singular vectors. (default: :obj:`64`)
 

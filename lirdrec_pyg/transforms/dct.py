@@ -22,6 +22,11 @@ class DCT(BaseTransform):
     order of the items nor on which others there are. A row that lacks a modality (``has_<modality>`` is false) gets a
     zero spectrum there.
 
+    .. code-block:: python
+
+        data = DCT()(data)
+        print(data['item'].spectrum.shape)  # as wide as all modalities together
+
     Args:
         modalities (sequence of str, optional): The modalities to transform. (default: all, in the data's order)
 

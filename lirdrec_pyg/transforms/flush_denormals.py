@@ -14,6 +14,11 @@ class FlushDenormals(BaseTransform):
     are denormal numbers, which a CPU takes a hundred times as long for: up to half of a training step.
     :func:`~lirdrec_pyg.fit` applies this to what it trains on.
 
+    .. code-block:: python
+
+        data['item'].x_text[0, 0] = 1e-34
+        print(FlushDenormals()(data)['item'].x_text[0, 0])  # zero
+
     Shapes:
         - ``data['item'].x_<modality>`` and ``data['item'].spectrum`` keep theirs; a matrix without such values is not
           copied

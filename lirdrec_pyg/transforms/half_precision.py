@@ -16,6 +16,10 @@ class HalfPrecision(BaseTransform):
 
     This is what ``fit(precision='bf16')`` trains on. It pays most where the processor has bfloat16 instructions.
 
+    .. code-block:: python
+
+        print(HalfPrecision()(train)['item'].x_image.dtype)  # torch.bfloat16
+
     Args:
         edge_weight (bool, optional): Whether the values of CSR matrices are stored in bfloat16 as well. Kernels for
             them exist on CPU alone. (default: where the data is on CPU)

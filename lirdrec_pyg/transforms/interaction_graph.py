@@ -28,6 +28,12 @@ class InteractionGraph(BaseTransform):
     ``similar_to`` and ``similar_by_<modality>``, if there. These are directed, and get their transpose ``adj``, too,
     for the backward pass.
 
+    .. code-block:: python
+
+        train, val, test = FixedSplit()(data)
+        train = InteractionGraph()(train)
+        print(train['user', 'interacts', 'item'].adj_t.shape)  # (48, 64), a row for each item
+
     Args:
         layout (str, optional): How ``adj_t`` is stored, which chooses the kernel: ``'csr'`` (:class:`torch.Tensor`),
             ``'SparseTensor'`` (needs ``torch-sparse``), ``'EdgeIndex'`` (:class:`torch_geometric.EdgeIndex`, weights in

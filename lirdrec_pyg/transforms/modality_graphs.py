@@ -25,6 +25,11 @@ class ModalityGraphs(BaseTransform):
     It is beside :class:`ItemKNNGraph`, which mixes all modalities into one graph. An item that lacks a modality
     (``has_<modality>``, or a row of zeros) has no edges in its graph. Ties go to the lowest id.
 
+    .. code-block:: python
+
+        data = ModalityGraphs(k=4)(data)
+        print(data['item', 'similar_by_image', 'item'].edge_index.shape)
+
     Args:
         k (int, optional): The number of neighbours, the item itself included. (default: :obj:`10`)
         chunk_size (int, optional): The number of rows searched at once. (default: :obj:`4096`)

@@ -26,6 +26,11 @@ ROWS = 4096  # read at once
 class Components(NamedTuple):
     r"""The leading principal components of a modality, by which items that come later are compressed as those before.
 
+    .. code-block:: python
+
+        components = PCA(4).components(data)['image']
+        print(components.share, components.project(data['item'].x_image[:3]).shape)
+
     Args:
         mean (Tensor): The mean of the features.
         basis (Tensor): The components, orthonormal columns in the order of their variance.
@@ -84,6 +89,11 @@ class PCA(BaseTransform):
     - :class:`Components`: those of earlier items, for items that came later.
 
     What was decided is in the log of ``lirdrec_pyg``, in the widths of the features, and in :meth:`components`.
+
+    .. code-block:: python
+
+        data = PCA(4)(data)
+        print(data['item'].x_image.shape)  # (48, 4)
 
     Args:
         num_components (str, float, int or Components, or mapping of str to these, optional): The number :math:`r` of
@@ -146,6 +156,12 @@ def compress_features(
     r"""Compresses the features in a ``.npy`` file to their leading principal components, as :class:`PCA` does, and
     writes them to another one, float32. Neither is ever in memory as a whole: the file is read a block of rows at a
     time, for the mean, for the covariance, and for what is written.
+
+    .. code-block:: python
+
+        numpy.save('image_feat.npy', data['item'].x_image)
+        components = compress_features('image_feat.npy', 'small.npy', 4)
+        print(numpy.load('small.npy').shape)  # (48, 4)
 
     Args:
         path (path): The file :math:`(\geq |\mathcal{I}|, C)` of the features, of any float type.

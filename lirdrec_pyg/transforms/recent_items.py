@@ -18,6 +18,11 @@ class RecentItems(BaseTransform):
     user and item, and so are those of ``rev_interacts``, if there. Apply it *after* the split, so that it reads
     training interactions alone.
 
+    .. code-block:: python
+
+        train = RecentItems(5)(train)
+        print(train['user'].recent_items.shape)  # (64, 5), the latest item first
+
     Args:
         length (int, optional): The number :math:`n` of items. (default: :obj:`10`)
 

@@ -67,6 +67,12 @@ class FixedSplit(_Split):
     positives; to mask them at test, too, takes the validation split. Splitting comes before
     :class:`~lirdrec_pyg.transforms.InteractionGraph`.
 
+    .. code-block:: python
+
+        train, val, test = FixedSplit()(data)
+        print(train['user', 'interacts', 'item'].edge_index.shape)
+        print(test['user', 'interacts', 'item'].edge_label_index.shape)  # what is held out for test
+
     Shapes:
         - **edge_index:** :math:`(2, |\mathcal{E}_{\textrm{train}}|)` in all three splits
         - **edge_label_index:** :math:`(2, P)` with the :math:`P` positives of the split
@@ -92,6 +98,10 @@ class RandomSplit(_Split):
     but at least two. Validation gets its share of them, rounded down but at least one, and test the others.
     A user with fewer than three interactions stays in training wholly, so each user keeps at least one for training.
     See :class:`FixedSplit` for what is returned.
+
+    .. code-block:: python
+
+        train, val, test = RandomSplit(ratios=(0.8, 0.1, 0.1), seed=0)(data)
 
     Args:
         ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
@@ -126,6 +136,10 @@ class LeaveLastOut(_Split):
     Interactions of a user at the same time count in their order in ``edge_index``. A user with fewer than
     ``num_val + num_test + 1`` interactions stays in training wholly. See :class:`FixedSplit` for what is returned.
 
+    .. code-block:: python
+
+        train, val, test = LeaveLastOut()(data)  # data['user', 'interacts', 'item'].time says what came last
+
     Args:
         num_val (int): The number of a user's interactions for validation. (default: :obj:`1`)
         num_test (int): The number of a user's interactions for test. (default: :obj:`1`)
@@ -159,6 +173,10 @@ class TemporalSplit(_Split):
     belong to its later side, so no moment is on both. A user or an item may be without training interactions.
     See :class:`FixedSplit` for what is returned.
 
+    .. code-block:: python
+
+        train, val, test = TemporalSplit(ratios=(0.7, 0.1, 0.2))(data)
+
     Args:
         ratios (tuple[float, float, float]): The shares of training, validation and test. (default: ``(0.8, 0.1, 0.1)``)
 
@@ -188,6 +206,11 @@ class ColdItemSplit(_Split):
     No item of one part is in another one. Items are drawn from those that have interactions, and an odd one goes to
     test. A user may be without training interactions. All three get ``data['item'].cold``, which is :obj:`True` for the
     held-out items. See :class:`FixedSplit` for the rest.
+
+    .. code-block:: python
+
+        train, val, test = ColdItemSplit(ratio=0.2)(data)
+        print(train['item'].cold.sum())  # items without a training interaction
 
     Args:
         ratio (float): The share of items to hold out, validation and test together. (default: :obj:`0.2`)

@@ -45,6 +45,11 @@ class BM3(IDRecommender):
     :math:`\lambda` of 0.1 or 0.01, and reports the run that is best on the test split. Its first is
     ``num_layers=1, dropout=0.3, reg_weight=0.1``. Published figures that do not name their settings can be of any.
 
+    .. code-block:: python
+
+        model = BM3.from_data(train, seed=0)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.

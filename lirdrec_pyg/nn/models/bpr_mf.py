@@ -15,6 +15,11 @@ class BPRMF(IDRecommender):
         \mathcal{L} = \frac{1}{B} \sum_{(u, i, j)} \Big( -\ln \sigma(\hat{s}_{ui} - \hat{s}_{uj}) + \frac{\lambda}{2}
         \big( \|\mathbf{p}_u\|^2 + \|\mathbf{q}_i\|^2 + \|\mathbf{q}_j\|^2 \big) \Big)
 
+    .. code-block:: python
+
+        model = BPRMF.from_data(train, seed=0)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.

@@ -19,6 +19,10 @@ class ContentKNN(Recommender):
     user's is the sum over the history. All of the history counts, not only the nearest items. A modality that an item
     lacks adds nothing. Items without interactions are served like others.
 
+    .. code-block:: python
+
+        print(evaluate(ContentKNN()(train), test, k=10))  # nothing to train
+
     Args:
         weights (mapping of str to float, optional): The weight :math:`w_m` of each modality; those not named are left
             out. (default: one each)

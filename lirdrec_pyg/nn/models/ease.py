@@ -19,6 +19,10 @@ class EASE(Recommender):
     an item's is its column of :math:`\mathbf{B}`: both are as wide as there are items, and the inverse takes cubic
     time. It is for catalogues of some ten thousand items. Items without interactions score zero.
 
+    .. code-block:: python
+
+        print(evaluate(EASE(reg_weight=10.0)(train), test, k=10))  # nothing to train
+
     Args:
         reg_weight (float, optional): :math:`\lambda`; some hundreds for large data. (default: :obj:`100.0`)
         max_elements (int, optional): How many numbers embeddings may have. (default: :math:`2^{29}`, 2 GiB of them)

@@ -37,6 +37,11 @@ class FREEDOM(IDRecommender):
     implementation also trains the features :math:`\mathbf{x}_m` and adds a constant to their projections, which cancels
     in the loss; here they are frozen and there is none.
 
+    .. code-block:: python
+
+        model = FREEDOM.from_data(train, seed=0)  # train has the graph of ItemKNNGraph()
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.

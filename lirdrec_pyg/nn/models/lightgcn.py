@@ -18,6 +18,11 @@ class LightGCN(IDRecommender):
     It is trained by BPR, or another objective, plus :math:`\frac{\lambda}{2B}` times the squared norm of the batch's
     embeddings :math:`\mathbf{e}`.
 
+    .. code-block:: python
+
+        model = LightGCN.from_data(train, seed=0, num_layers=2)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.

@@ -49,6 +49,14 @@ class LIRDRec(Recommender):
     embedding (:class:`~lirdrec_pyg.nn.RecentItemsEncoder`). In training these are the items before the interaction at
     hand. The data needs :class:`~lirdrec_pyg.transforms.RecentItems`.
 
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, hidden_channels=8)
+        fit(model, train, val, epochs=2)
+        user, item = model(train)
+        print(user.shape, item.shape)  # (64, 24) and (48, 24): three views of width 8
+        print(list(model.parts(train)))  # what each view, and the item graph, brings to the score
+
     Args:
         num_users (int): The number of users.
         in_channels (mapping of str to int): The width of each modality, in the data's order.

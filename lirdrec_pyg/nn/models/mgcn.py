@@ -43,6 +43,13 @@ class MGCN(IDRecommender):
     :math:`\mathbf{x}_m`, and has a user (or item) of several interactions of a batch among the negatives of itself.
     Its factor of :math:`\mathbf{s}`, a third for two modalities, and its contrast within the batch are followed.
 
+    .. code-block:: python
+
+        train, val, test = FixedSplit()(ModalityGraphs(k=4)(data))
+        train = InteractionGraph()(train)
+        model = MGCN.from_data(train, seed=0)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.
@@ -146,8 +153,9 @@ class MGCN(IDRecommender):
         return loss + self.contrast_weight * contrast  # type: ignore[no-any-return]
 
     def contrast(self, a: Tensor, b: Tensor, index: Tensor) -> Tensor:
-        r"""Contrasts the rows of a batch, the mean over all that it has, without all scores in memory. On CPU each row
-        is taken once; elsewhere, to find them would wait for the device, and each weighs its share."""
+        r"""Returns the loss that contrasts the rows of a batch, the mean over all that it has, without all scores in
+        memory. On CPU each row is taken once; elsewhere, to find them would wait for the device, and each weighs its
+        share."""
         if on_host(index):
             rows, index = index.unique(return_inverse=True)
             a, b = normalize(a.index_select(0, rows)), normalize(b.index_select(0, rows))

@@ -10,6 +10,10 @@ from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings
 class Popularity(Recommender):
     r"""Scores every item by its number of training interactions, for every user alike. It has nothing to train.
 
+    .. code-block:: python
+
+        print(evaluate(Popularity()(train), test, k=10))  # the least that a model has to beat
+
     Shapes:
         - **user:** :math:`(|\mathcal{U}|, 1)`, ones
         - **item:** :math:`(|\mathcal{I}|, 1)`, :math:`\log(1 + \deg i)`

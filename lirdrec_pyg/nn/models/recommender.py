@@ -20,6 +20,19 @@ class Recommender(Part, ABC):
     A new model is a class with :meth:`embed`. Its :meth:`loss` is that of its objective; one that adds terms of its own
     overrides it.
 
+    .. code-block:: python
+
+        class Free(Recommender):
+            def __init__(self, num_users: int, num_items: int) -> None:
+                super().__init__(BPR())
+                self.user = torch.nn.Parameter(0.1 * torch.randn(num_users, 8))
+                self.item = torch.nn.Parameter(0.1 * torch.randn(num_items, 8))
+
+            def embed(self, data: HeteroData) -> Embeddings:
+                return Embeddings(self.user, self.item)
+
+        fit(Free.from_data(train, seed=0), train, val, epochs=2)
+
     Args:
         objective (Objective, optional): What training minimises. (default: none, for a model without parameters)
     """
@@ -45,7 +58,7 @@ class Recommender(Part, ABC):
 
     @classmethod
     def from_data(cls, data: HeteroData, seed: int | None = None, **kwargs: Any) -> Self:
-        r"""Builds the model that fits the given data.
+        r"""Returns a new model that fits the given data.
 
         Args:
             data (HeteroData): The training split.

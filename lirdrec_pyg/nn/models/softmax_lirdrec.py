@@ -13,6 +13,11 @@ class SoftmaxLIRDRec(LIRDRec):
     ``objective=SampledSoftmax(temperature=0.1)`` is much better than the default of 0.2. Where the next interaction is
     asked for, use ``recent_items=10``. ``docs/findings/tuning.md`` says how this was chosen.
 
+    .. code-block:: python
+
+        model = SoftmaxLIRDRec.from_data(train, seed=0, hidden_channels=8)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         in_channels (mapping of str to int): The width of each modality, in the data's order.

@@ -29,6 +29,11 @@ class VBPR(IDRecommender):
     modalities, not the image alone. That implementation penalises the norm, not its square, and adds to
     :math:`\mathbf{E} \mathbf{f}_i` a constant, which cancels in every difference of scores.
 
+    .. code-block:: python
+
+        model = VBPR.from_data(train, seed=0)
+        fit(model, train, val, epochs=2)
+
     Args:
         num_users (int): The number of users.
         num_items (int): The number of items.
