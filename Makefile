@@ -81,6 +81,14 @@ bench-quality: $(VENV)/.installed  ## Rerun every quality experiment without row
 	$(Q).studies.fold_in --root $(DATA)
 	$(Q).studies.pwc_weights --root $(DATA) --dataset scientific movielens --epochs 40
 	$(Q).studies.gradient_bias --root $(DATA)
+	$(Q).studies.startup --root $(DATA)
+	$(Q).studies.when_ids_pay --root $(DATA) --dataset scientific movielens
+	$(Q).studies.dct_in_loop --root $(DATA) --dataset scientific baby-sized --epochs 1
+	$(Q).studies.feature_cost --root $(DATA)
+	$(Q).run --root $(DATA) --experiment PWC --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment sequences --dataset scientific
+	$(Q).run --root $(DATA) --experiment 'equal footing, candidates' --dataset scientific movielens
+	$(Q).run --root $(DATA) --experiment 'equal footing' --dataset scientific movielens
 	$(PY) examples/lirdrec_amazon.py --root $(DATA)/amazon_scientific_2018 --name scientific --seeds 0 1 2 \
 	    --rows $(ROWS)/scientific.csv
 	$(PY) examples/cold_start.py --root $(DATA) --dataset scientific movielens --rows $(ROWS)/cold.csv

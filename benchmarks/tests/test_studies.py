@@ -3,10 +3,22 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from benchmarks import rows
 from benchmarks.quality import jobs
-from benchmarks.quality.studies import fold_in, gradient_bias, missing, new_items, onboard, pwc_weights, startup
+from benchmarks.quality.studies import (
+    dct_in_loop,
+    feature_cost,
+    fold_in,
+    gradient_bias,
+    missing,
+    new_items,
+    onboard,
+    pwc_weights,
+    startup,
+    when_ids_pay,
+)
 
 
 @pytest.mark.parametrize('module', [onboard, fold_in, missing], ids=lambda module: module.__name__.rpartition('.')[2])
@@ -155,3 +167,116 @@ def test_the_start_of_a_run_is_told_by_its_own_best(tmp_path, monkeypatch):
         assert 0 < seconds[0] <= seconds[1] <= seconds[2] <= float(row['cpu_seconds'])
     monkeypatch.setattr(startup, 'measure', lambda *args: pytest.fail('it ran again'))
     startup.main()
+
+
+def test_simulated_users_keep_the_degrees_and_follow_their_taste(tmp_path):
+    data = when_ids_pay.some_of(when_ids_pay.catalogues.load('fake', tmp_path), None, torch.Generator())
+    before = data['interacts'].edge_index
+    drawn, taste = when_ids_pay.simulate(data, 0.5, 3.0, seed=0)
+    after = drawn['interacts'].edge_index
+    for side in (0, 1):
+        assert torch.equal(before[side].bincount(), after[side].bincount())
+    pairs = after[0] * drawn['item'].num_nodes + after[1]
+    assert pairs.unique().numel() == pairs.numel()  # no interaction twice
+    score = taste.whole.user @ taste.whole.item.t()
+    assert score[before[0], before[1]].mean().abs() < 0.5 < 2 < score[after[0], after[1]].mean()
+    assert torch.equal(data['interacts'].edge_index, before)
+    again, _ = when_ids_pay.simulate(data, 0.5, 3.0, seed=0)
+    assert torch.equal(again['interacts'].edge_index, after)
+
+    for share in (0.0, 0.3, 1.0):  # of the variance over items
+        taste = when_ids_pay.draw_taste(data, share, 3.0, torch.Generator().manual_seed(0))
+        whole, content = (x.user @ x.item.t() for x in taste)
+        assert content.var(dim=1).sum() / whole.var(dim=1).sum() == pytest.approx(share, abs=0.15)
+
+
+def test_swaps_draw_by_the_score():
+    # Two users, two items, one interaction each: two graphs, whose scores differ by ln 3.
+    score = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) * torch.tensor(3.0).log() / 2
+    generator = torch.Generator().manual_seed(0)
+    graph, crossed = torch.tensor([[0, 1], [0, 1]]), 0
+    for _ in range(400):
+        graph = when_ids_pay.rewire(graph, score, generator, sweeps=3)
+        crossed += int(graph[1, graph[0] == 0] == 1)
+    assert crossed / 400 == pytest.approx(0.75, abs=0.08)
+
+
+def test_some_users_come_with_the_items_that_they_have(tmp_path):
+    data = when_ids_pay.catalogues.load('fake', tmp_path)
+    some = when_ids_pay.some_of(data, 20, torch.Generator().manual_seed(0))
+    assert some['user'].num_nodes == 20
+    item = some['interacts'].edge_index[1]
+    assert torch.equal(item.unique(), torch.arange(some['item'].num_nodes))
+    assert some['item'].x_text.shape == (some['item'].num_nodes, data['item'].x_text.size(1))
+    feature = some['item'].x_text[item].sum(dim=0)
+    drawn = torch.randperm(data['user'].num_nodes, generator=torch.Generator().manual_seed(0))[:20]
+    user, item = data['interacts'].edge_index
+    assert torch.allclose(feature, data['item'].x_text[item[torch.isin(user, drawn)]].sum(dim=0), atol=1e-4)
+
+
+def test_who_knows_the_taste_ranks_best(tmp_path, monkeypatch):
+    path = tmp_path / 'ids.csv'
+    argv = ['', '--dataset', 'fake', '--seeds', '0', '--shares', '0', '1', '--epochs', '2', '--rows', str(path)]
+    monkeypatch.setattr(when_ids_pay, 'COMPONENTS', 4)
+    monkeypatch.setattr(sys, 'argv', [*argv, '--root', str(tmp_path)])
+    when_ids_pay.main()
+    found = {(row['variant'], float(row['share'])): row for row in rows.read(path)}
+    assert len(found) == 2 * 9
+    knows = {share: float(found['taste', share]['test_ndcg@20']) for share in (0, 1)}
+    for (variant, share), row in found.items():
+        assert float(row['test_ndcg@20']) < knows[share] or variant.startswith('taste')
+    assert float(found['taste, content', 1]['test_ndcg@20']) == knows[1]
+    assert float(found['taste, content', 0]['test_ndcg@20']) < knows[0] - 0.05
+    monkeypatch.setattr(when_ids_pay, 'trained', lambda *args: pytest.fail('it ran again'))
+    when_ids_pay.main()
+    assert len(rows.read(path)) == 2 * 9
+
+
+def test_the_spectrum_may_be_made_once(tmp_path, monkeypatch):
+    path = tmp_path / 'dct.csv'
+    monkeypatch.setitem(dct_in_loop.SIZES, 'small', {'num_users': 100, 'num_items': 60, 'interactions_per_user': 8})
+    monkeypatch.setattr(dct_in_loop, 'WIDTHS', {'image': 12, 'text': 6})
+    argv = ['', '--root', str(tmp_path), '--rows', str(path), '--epochs', '2', '--repeats', '2']
+    monkeypatch.setattr(sys, 'argv', [*argv, '--dataset', 'fake', 'small'])
+    dct_in_loop.main()
+    found = rows.read(path)
+    assert [row['way'] for row in found] == ['once', 'in each step'] * 4
+    assert {row['width'] for row in found} == {'18', '24'}
+    assert {float(row['largest_difference']) for row in found} == {0.0}
+    assert len({row['loss'] for row in found}) == 2  # one a dataset
+
+
+def test_features_of_words_are_those_of_the_formula():
+    x = feature_cost.tf_idf(['a b a', 'b c', 'c'], words=2)  # of all, b and c are in two texts
+    assert torch.allclose(x, torch.tensor([[1.0, 0.0], [0.5**0.5, 0.5**0.5], [0.0, 1.0]]))
+    x = feature_cost.tf_idf(['a b a', 'b'])
+    idf = 1 + torch.tensor(3 / 2).log()  # of a
+    expected = torch.tensor([1.0, 2 * idf]) / (1 + 4 * idf**2).sqrt()  # the most frequent first
+    assert torch.allclose(x[0], expected)
+
+
+def test_features_have_a_price_and_a_worth(tmp_path, monkeypatch):
+    path = tmp_path / 'features.csv'
+    argv = ['', '--dataset', 'fake', '--seeds', '0', '--epochs', '2', '--rows', str(path), '--root', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', argv)
+    feature_cost.main()
+    found = {row['features']: row for row in rows.read(path)}
+    assert found.keys() == feature_cost.FEATURES.keys()
+    assert int(found['MiniLM, image']['width']) == int(found['MiniLM']['width']) + int(found['image']['width'])
+    assert float(found['TF-IDF']['items_per_s']) > 100 and found['image']['items_per_s'] == 'nan'
+    assert all(0 < float(row['test_ndcg@20']) <= 1 for row in found.values())
+    monkeypatch.setattr(feature_cost, 'measure', lambda *args: pytest.fail('it ran again'))
+    feature_cost.main()
+
+
+def test_encoders_are_timed_without_their_loading(tmp_path, monkeypatch):
+    texts, data = [f'text {item}' for item in range(100)], {'item': {'x_text': torch.ones(100, 2)}}
+    clock = iter([0.0, 5.0, 5.0, 8.0])  # five seconds for all, three for the first
+    monkeypatch.setattr(feature_cost.time, 'process_time', lambda: next(clock))
+    sizes = []
+    monkeypatch.setattr(
+        feature_cost.catalogues, 'encoded', lambda some, folder: (sizes.append(len(some)), torch.ones(1))
+    )
+    x, number, seconds = feature_cost.made('MiniLM', data, texts, tmp_path, some=40)
+    assert (x is data['item']['x_text'], number, seconds) == (True, 40, 2.0)
+    assert sizes == [feature_cost.FEW + 40, feature_cost.FEW]
