@@ -10,7 +10,7 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.nn import ContentKNN, LIRDRec, Popularity, SampledSoftmax, SoftmaxLIRDRec
 from lirdrec_pyg.ranking import calibrate, evaluate
-from lirdrec_pyg.training import Callback, FitResult, Trainer, fit
+from lirdrec_pyg.training import Callback, FitResult, Trainer, default_batch_size, fit
 from lirdrec_pyg.transforms import DCT, CollaborativeFeatures, InteractionGraph, ItemKNNGraph, RecentItems
 from lirdrec_pyg.typing import (
     INTERACTS,
@@ -25,7 +25,8 @@ from lirdrec_pyg.typing import (
 
 LIST = 20  # the cut-off of ndcg
 NEIGHBORS = 10  # of an item in the item graph
-NUM_NEGATIVES = 4096  # from which the softmax over more items is estimated
+NUM_NEGATIVES = 4096  # at least, from which the softmax over more items is estimated
+SCORES = 2**27  # of a step, up to which there are more of them
 NUM_RECENT = 10  # items of a sequential model
 NUM_COMPONENTS = 64  # of the collaborative features
 SHARES = (0.1, 0.5, 0.9)  # of the first of two modalities in the item graph
@@ -91,13 +92,14 @@ def autofit(
     - Where validation is later than training, the second model reads a user's *recent items* instead. The two are
       compared without the latest interactions of the users, as many as validation holds out, since the test asks for
       what comes after those.
+    - *How many items* the softmax is estimated from follows from the batch: a step computes some :math:`2^{27}` scores,
+      but those of 4,096 items at least. Up to 12,000 items and 150,000 interactions, these are all.
     - *How much an item's length counts* is chosen after training (:func:`~lirdrec_pyg.calibrate`).
 
     The second model is given up once it is behind.
 
-    Batch size, learning rate and the end of training are the defaults of :func:`~lirdrec_pyg.fit`. Where there are more
-    than 4,096 items, the softmax is estimated from as many. There is no ID embedding of items. The test split is not
-    needed. All of it takes at most twice the time of training one model.
+    Batch size, learning rate and the end of training are the defaults of :func:`~lirdrec_pyg.fit`. There is no ID
+    embedding of items. The test split is not needed. All of it takes at most twice the time of training one model.
 
     Args:
         train (HeteroData): The training split.
@@ -137,14 +139,15 @@ def autofit(
         train = ItemKNNGraph(neighbors, weights=mix)(_without_adjacency(train))
 
     gap = _gap(train, val)
-    learned = SampledSoftmax(num_negatives=NUM_NEGATIVES, learn_temperature=True)
+    number = max(NUM_NEGATIVES, SCORES // default_batch_size(train))
+    learned = SampledSoftmax(num_negatives=number, learn_temperature=True)
     plans = [_Plan('content', _finished(train), {'objective': learned})]
     if gap > 0:
         data = _finished(RecentItems(NUM_RECENT)(train))
         plans += [_Plan('recent items', data, {'objective': learned, 'recent_items': NUM_RECENT})]
     elif (rank := min(NUM_COMPONENTS, train[ITEM].num_nodes - 1, train[USER].num_nodes - 1)) > 0:
         data = _finished(CollaborativeFeatures(rank)(train))
-        plans += [_Plan('collaborative features', data, {'objective': SampledSoftmax(num_negatives=NUM_NEGATIVES)})]
+        plans += [_Plan('collaborative features', data, {'objective': SampledSoftmax(num_negatives=number)})]
 
     trials: list[tuple[float, _Plan, LIRDRec, FitResult]] = []
     for plan in plans:

@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from lirdrec_pyg import evaluate, fit, load_model
-from lirdrec_pyg.nn import BM3, BPRMF, FREEDOM, MGCN, VBPR, LightGCN, LIRDRec, PaperPWC, SampledSoftmax, SoftmaxLIRDRec
+from lirdrec_pyg.nn import (
+    BM3,
+    BPRMF,
+    FREEDOM,
+    MGCN,
+    VBPR,
+    AlphaRec,
+    LightGCN,
+    LIRDRec,
+    PaperPWC,
+    SampledSoftmax,
+    SoftmaxLIRDRec,
+)
 from lirdrec_pyg.transforms import InteractionGraph
 from lirdrec_pyg.typing import INTERACTS, ITEM
 
@@ -25,6 +37,7 @@ MODELS = {
     'FREEDOM': (FREEDOM, {'dropout': 0.0}),
     'BM3': (BM3, {'dropout': 0.0}),
     'MGCN': (MGCN, {}),
+    'AlphaRec': (AlphaRec, {}),
 }
 LAYOUTS = ['csr', 'EdgeIndex', 'edge_index']
 

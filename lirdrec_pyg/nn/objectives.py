@@ -21,6 +21,18 @@ class Batch:
 
     Embeddings are made when they are asked for, and once, so that an objective pays for what it uses.
 
+    .. code-block:: python
+
+        class Mean(Objective):
+            def forward(self, batch: Batch) -> Tensor:
+                users, row = batch.distinct_users()
+                items = batch.items(batch.pos)
+                if row is not None:
+                    users = users[row]
+                return -(users * items).sum(dim=-1).mean() + batch.items(batch.seen().nonzero().view(-1)).mean()
+
+        print(fit(LIRDRec.from_data(train, seed=0, objective=Mean()), train, val, epochs=2))
+
     Args:
         user (Tensor): Users :math:`(B)`.
         pos (Tensor): An item that each user interacted with :math:`(B)`.
@@ -144,6 +156,10 @@ class BPR(Objective):
 
     .. math::
         \mathcal{L} = \frac{1}{B} \sum_{(u, i, j)} \mathrm{softplus}(s_{uj} - s_{ui})
+
+    .. code-block:: python
+
+        model = LIRDRec.from_data(train, seed=0, objective=BPR())
     """
 
     def __init__(self) -> None:
@@ -169,6 +185,11 @@ class SampledSoftmax(Objective):
 
     With ``num_negatives``, the sum over all candidates is estimated from uniform ones, which the whole batch shares
     (:func:`~lirdrec_pyg.nn.kernels.sampled_softmax_loss`). So a step does not grow with the catalogue.
+
+    .. code-block:: python
+
+        objective = SampledSoftmax(temperature=0.1, num_negatives=4096, learn_temperature=True)
+        model = LIRDRec.from_data(train, seed=0, objective=objective)
 
     Args:
         temperature (float, optional): :math:`\tau`, or where it starts. The more items there are, the lower it should
@@ -229,23 +250,18 @@ class SampledSoftmax(Objective):
             return torch.arange(seen.numel(), device=pos.device), pos, seen
         return seen.nonzero().view(-1), (seen.cumsum(0) - 1)[pos], None
 
-    def _draw(self, batch: Batch) -> '_Drawn | None':
+    def _draw(self, batch: Batch) -> 'Drawn | None':
         r"""Draws the items from which to estimate the sum. Returns nothing where all items take part."""
         seen, limit = batch.seen(), self.num_negatives
-        if batch.num_seen is None and not on_host(seen):  # how many there are stays on the device
-            if not isinstance(limit, int) or limit >= seen.numel():
-                return None
-            items = random_items(seen, limit, self.generator)
-            return _Drawn(items, seen.sum(), seen.index_select(0, items))
-        items = seen.nonzero().view(-1)
-        number = items.numel() if batch.num_seen is None else batch.num_seen
-        if isinstance(limit, int) and limit < items.numel():
-            order = torch.randperm(items.numel(), device=seen.device, generator=self.generator)
-            items = items[order[:limit]]
-        return _Drawn(items, number) if items.numel() < number else None
+        if not isinstance(limit, int):
+            limit = seen.numel()
+        if limit >= seen.numel() and batch.num_seen is None and not on_host(seen):
+            return None
+        drawn = draw(batch, limit, self.generator)
+        return None if drawn.mask is None and drawn.items.numel() >= drawn.number else drawn
 
     @staticmethod
-    def _estimate(batch: Batch, user: Tensor, index: Tensor | None, drawn: '_Drawn', temperature: float) -> Tensor:
+    def _estimate(batch: Batch, user: Tensor, index: Tensor | None, drawn: 'Drawn', temperature: float) -> Tensor:
         pos, target = batch.pos, None
         if on_host(pos):
             pos, target = pos.unique(return_inverse=True)
@@ -260,12 +276,26 @@ class SampledSoftmax(Objective):
         )
 
 
-class _Drawn(NamedTuple):
+class Drawn(NamedTuple):
     r"""Items drawn, out of how many, and which of them count (by default all)."""
 
     items: Tensor
     number: int | Tensor
     mask: Tensor | None = None
+
+
+def draw(batch: Batch, limit: int, generator: torch.Generator | None = None) -> Drawn:
+    r"""Draws distinct items, uniformly from those with training interactions that the batch knows, or takes all of them
+    where there are not more than :obj:`limit`."""
+    seen = batch.seen()
+    if batch.num_seen is None and not on_host(seen):  # how many there are stays on the device
+        items = random_items(seen, min(limit, seen.numel()), generator)
+        return Drawn(items, seen.sum(), seen.index_select(0, items))
+    items = seen.nonzero().view(-1)
+    number = items.numel() if batch.num_seen is None else batch.num_seen
+    if limit < items.numel():
+        items = items[torch.randperm(items.numel(), device=seen.device, generator=generator)[:limit]]
+    return Drawn(items, number)
 
 
 def random_items(seen: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:

@@ -17,7 +17,9 @@ from lirdrec_pyg.nn import (
     BPRMF,
     MGCN,
     PWC,
+    AlphaRec,
     AttentionFusion,
+    InfoNCE,
     PaperPWC,
     SampledSoftmax,
     StaticFusion,
@@ -27,6 +29,7 @@ from lirdrec_pyg.nn import (
     propagation,
 )
 from lirdrec_pyg.nn.kernels import sampled_softmax_loss, softmax_loss
+from lirdrec_pyg.nn.models import alpharec
 from lirdrec_pyg.nn.objectives import random_items
 from lirdrec_pyg.nn.part import Part
 from lirdrec_pyg.transforms import InteractionGraph
@@ -51,6 +54,10 @@ STEPS = {
     'BPRMF': (BPRMF, {}),
     'MGCN': (MGCN, {}),
 }
+SPARSE = {  # whose products of sparse matrices `meta` does not know
+    'AlphaRec': (AlphaRec, {'objective': InfoNCE(num_negatives=8)}),
+    'AlphaRec, all items': (AlphaRec, {'objective': InfoNCE(num_negatives=10**6)}),
+}
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ def device_form(monkeypatch):
 
 
 def prepared(name, splits, layout='csr'):
-    cls, kwargs = STEPS[name]
+    cls, kwargs = (STEPS | SPARSE)[name]
     train = InteractionGraph(layout)(splits[0])
     return cls.from_data(train, seed=0, hidden_channels=8, **kwargs), train
 
@@ -106,15 +113,16 @@ class Losses(Callback):
         self.values.append(loss.item())
 
 
-@pytest.mark.parametrize('name', STEPS)
+@pytest.mark.parametrize('name', [*STEPS, *SPARSE])
 def test_fifty_steps_are_those_of_a_host(name, splits, monkeypatch):
     found = {}
-    draw = SampledSoftmax._draw
+    draw = objectives.draw
 
-    def same(self, batch):
-        return draw(self, batch) if found else drawn_as_on_a_device(self, batch)
+    def same(batch, limit, generator):
+        return draw(batch, limit, generator) if found else drawn_as_on_a_device(batch, limit, generator)
 
-    monkeypatch.setattr(SampledSoftmax, '_draw', same)
+    monkeypatch.setattr(objectives, 'draw', same)
+    monkeypatch.setattr(alpharec, 'draw', same)
     for form, hosts in (('host', ('cpu',)), ('device', ())):
         model, train = prepared(name, splits)
         monkeypatch.setattr(kernels, 'HOSTS', hosts)
@@ -128,11 +136,11 @@ def test_fifty_steps_are_those_of_a_host(name, splits, monkeypatch):
     torch.testing.assert_close(found['device'], found['host'], rtol=1e-5, atol=1e-6)
 
 
-def drawn_as_on_a_device(objective, batch):
+def drawn_as_on_a_device(batch, limit, generator):
     seen = batch.seen()
-    number, limit = int(seen.sum()), objective.num_negatives
-    items = random_items(seen, min(limit, seen.numel()), objective.generator)
-    return objectives._Drawn(items, number) if limit < number else None
+    number = int(seen.sum())
+    items = random_items(seen, min(limit, seen.numel()), generator)
+    return objectives.Drawn(items[:number] if limit < number else seen.nonzero().view(-1), number)
 
 
 def test_weights_replayed_in_later_epochs(device_form):

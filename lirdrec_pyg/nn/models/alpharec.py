@@ -8,7 +8,7 @@ from torch_geometric.utils import degree
 
 from lirdrec_pyg.nn.kernels import normalize
 from lirdrec_pyg.nn.models.recommender import Recommender
-from lirdrec_pyg.nn.objectives import Batch, Objective
+from lirdrec_pyg.nn.objectives import Batch, Objective, draw
 from lirdrec_pyg.nn.propagation import Propagation, edges
 from lirdrec_pyg.typing import INTERACTS, USER, Embeddings, modality_features
 
@@ -24,6 +24,10 @@ class InfoNCE(Objective):
     The sum is that of the items drawn, however many there are of others: :class:`~lirdrec_pyg.nn.SampledSoftmax`
     estimates that of all items. They are drawn from those with training interactions, without replacement, once for the
     whole batch, whereas the released implementation draws some for each user, and none that it interacted with.
+
+    .. code-block:: python
+
+        model = LightGCN.from_data(train, seed=0, objective=InfoNCE(num_negatives=16))
 
     Args:
         temperature (float, optional): :math:`\tau`. (default: :obj:`0.15`)
@@ -44,16 +48,15 @@ class InfoNCE(Objective):
 
     def forward(self, batch: Batch) -> Tensor:
         user, index = batch.distinct_users()
-        seen = batch.seen().nonzero().view(-1)
-        order = torch.randperm(seen.numel(), device=seen.device, generator=self.generator)
-        drawn = seen[order[: self.num_negatives]]
-        item = normalize(batch.items(torch.cat([batch.pos, drawn])))
+        drawn = draw(batch, self.num_negatives, self.generator)
+        item = normalize(batch.items(torch.cat([batch.pos, drawn.items])))
         user = normalize(user)
         rows = user if index is None else user.index_select(0, index)
         positive = (rows * item[: len(rows)]).sum(dim=1, keepdim=True) / self.temperature
         negative = (user @ item[len(rows) :].t()) / self.temperature
         negative = negative if index is None else negative.index_select(0, index)
-        negative = negative.masked_fill(drawn == batch.pos.unsqueeze(1), float('-inf'))  # the positive counts once
+        out = drawn.items == batch.pos.unsqueeze(1)  # the positive counts once
+        negative = negative.masked_fill(out if drawn.mask is None else out | ~drawn.mask, float('-inf'))
         return (torch.cat([positive, negative], dim=1).logsumexp(dim=1, keepdim=True) - positive).mean()
 
 
@@ -73,6 +76,11 @@ class AlphaRec(Recommender):
 
     In the paper, features are those of a language model, and :math:`\mathbf{W}_1` has 4.7 million weights whatever
     their width: 1,536 hidden units for 3,072 features.
+
+    .. code-block:: python
+
+        model = AlphaRec.from_data(train, seed=0)
+        fit(model, train, val, epochs=2)
 
     Args:
         in_channels (mapping of str to int): The width of each modality.
