@@ -71,6 +71,13 @@ def change(folder: Path, experiment: str, dataset: str, variant: str, against: s
     return percent(one / other - 1)
 
 
+def across(folder: Path, dataset: str, experiment: str, variant: str, other: str, against: str) -> str:
+    r"""The relative difference in ndcg@20 of two variants of two experiments."""
+    return percent(
+        metric(folder, 'ndcg', experiment, dataset, variant) / metric(folder, 'ndcg', other, dataset, against) - 1
+    )
+
+
 def comparison(folder: Path, experiment: str, dataset: str, variant: str, against: str) -> Any:
     found = significance.known_comparisons(folder, experiment, dataset, against)
     found = found[found['variant'] == variant] if not found.empty else found
@@ -135,24 +142,36 @@ def cold_against(folder: Path, dataset: str, name: str, other: str, key: str) ->
     return paired(*(cold_rows(folder, dataset, one)[key] for one in (name, other)))
 
 
-def bias(folder: Path, dataset: str, model: str, key: str, factor: str = '1', *other: str) -> str:
-    r"""How much larger something is for features than for IDs, times a factor, in the plain setting, or in another:
+def bias_rows(folder: Path, dataset: str, model: str, *other: str, parts: str = 'both') -> pd.DataFrame:
+    r"""Returns the rows of a model with IDs and features, in the plain setting, or in another:
     ``feature_norm=unit``."""
-    rows = read(folder / 'gradient_bias.csv', dataset=dataset, model=model, parts='both')
-    plain: dict[str, Any] = {
-        'keep': 1.0,
-        'loss': 'bpr',
-        'optimizer': 'adam',
-        'init': 'own',
-        'id_scale': 1.0,
-        'feature_norm': 'own',
-    }
-    plain |= dict(cell.split('=') for cell in other)
-    rows = rows[(rows[list(plain)] == pd.Series(plain)).all(axis=1)]
+    rows = read(folder / 'gradient_bias.csv', dataset=dataset, model=model, parts=parts)
+    setting: dict[str, Any] = {'keep': 1.0, 'id_scale': 1.0, 'loss': 'bpr', 'optimizer': 'adam'}
+    setting |= {'init': 'own', 'feature_norm': 'own'}
+    for cell in other:
+        name, value = cell.split('=')
+        setting[name] = type(setting[name])(value)
+    rows = rows[(rows[list(setting)] == pd.Series(setting)).all(axis=1)]
     if rows.empty:
-        raise FileNotFoundError(f'no rows of {plain}')
+        raise FileNotFoundError(f'no rows of {setting}')
+    return rows
+
+
+def bias(folder: Path, dataset: str, model: str, key: str, factor: str = '1', *other: str) -> str:
+    r"""How much larger something is for features than for IDs, times a factor."""
+    rows = bias_rows(folder, dataset, model, *other)
     ratio = float((rows[f'feature_{key}'] / rows[f'id_{key}']).mean()) * float(factor)
     return f'{ratio:,.0f}' if ratio >= 10 else f'{ratio:.2g}'
+
+
+def bias_recall(folder: Path, dataset: str, model: str, key: str = 'recall', *other: str, parts: str = 'both') -> str:
+    r"""The best validation recall@20 of such a model, or of its part: ``recall_ids``."""
+    return short(float(bias_rows(folder, dataset, model, *other, parts=parts)[key].mean()))
+
+
+def alone(folder: Path, dataset: str, model: str, parts: str) -> str:
+    r"""The best validation recall@20 of ``ids`` or ``features`` that train alone."""
+    return bias_recall(folder, dataset, model, parts=parts)
 
 
 def crossing(folder: Path, dataset: str, kind: str, base: str = 'LightGCN') -> str:
@@ -188,6 +207,7 @@ VALUES: dict[str, Callable[..., str]] = {
     'ndcg': ndcg,
     'recall': recall,
     'change': change,
+    'across': across,
     'between': between,
     'widest': widest,
     'gain': gain,
@@ -195,5 +215,7 @@ VALUES: dict[str, Callable[..., str]] = {
     'cold': cold,
     'cold against': cold_against,
     'bias': bias,
+    'bias recall': bias_recall,
+    'alone': alone,
     'crossing': crossing,
 }

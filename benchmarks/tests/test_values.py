@@ -47,6 +47,7 @@ def folder(tmp_path):
         ('change; main; fake; FREEDOM', '+10.0 %'),
         ('change; main; fake; LIRDRec; FREEDOM', '-9.1 %'),
         ('change; main; fake; MGCN', 'not run'),
+        ('across; fake; preset; SoftmaxLIRDRec; main; LIRDRec', '+10.0 %'),
         ('between; main; fake; FREEDOM', '-5.0 to +25.0 %'),
         ('between; main; fake; LIRDRec; FREEDOM', 'not run'),
         ('widest; main; fake; FREEDOM', '25.0 %'),
@@ -80,12 +81,19 @@ def test_numbers_of_cold_items_and_gradients(tmp_path):
         values.cold_rows(tmp_path, 'fake', 'VBPR, knn')
     plain = {'dataset': 'fake', 'model': 'VBPR', 'parts': 'both', 'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam'}
     plain |= {'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own', 'id_grad': 0.5, 'feature_grad': 1.0}
-    pd.DataFrame([plain, plain | {'feature_norm': 'unit', 'feature_grad': 20.0}]).to_csv(
+    plain |= {'recall': 0.3, 'recall_ids': 0.1}
+    ids = plain | {'parts': 'ids', 'recall': 0.2}
+    pd.DataFrame([plain, plain | {'feature_norm': 'unit', 'feature_grad': 20.0, 'keep': 0.5}, ids]).to_csv(
         tmp_path / 'gradient_bias.csv', index=False
     )
     assert values.bias(tmp_path, 'fake', 'VBPR', 'grad') == '2'
     assert values.bias(tmp_path, 'fake', 'VBPR', 'grad', '1000') == '2,000'
-    assert values.bias(tmp_path, 'fake', 'VBPR', 'grad', '1', 'feature_norm=unit') == '40'
+    assert values.bias(tmp_path, 'fake', 'VBPR', 'grad', '1', 'feature_norm=unit', 'keep=0.5') == '40'
+    assert values.bias_recall(tmp_path, 'fake', 'VBPR') == '.3000'
+    assert values.bias_recall(tmp_path, 'fake', 'VBPR', 'recall_ids') == '.1000'
+    assert values.alone(tmp_path, 'fake', 'VBPR', 'ids') == '.2000'
+    with pytest.raises(FileNotFoundError, match='keep'):
+        values.bias(tmp_path, 'fake', 'VBPR', 'grad', '1', 'keep=0.25')
 
 
 def test_a_number_without_a_name_is_refused(tmp_path):
