@@ -203,6 +203,35 @@ def commands_of(page: str) -> list[str]:
 PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / 'README.md', *(ROOT / 'docs').rglob('*.md')])
 
 
+WIDE = 88  # what a page of the site shows of a line of code without scrolling
+
+
+@pytest.mark.parametrize('page', [*GUIDES, 'extending', 'guides/amazon', 'install', 'coming_from', 'api/index'])
+def test_code_is_as_wide_as_the_page(page):
+    blocks = re.findall(
+        r'^```(?:python|bash)\n(.*?)^```', (ROOT / f'docs/{page}.md').read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert [line for block in blocks for line in block.splitlines() if len(line) > WIDE] == []
+
+
+def anchors(text: str) -> set[str]:
+    r"""Returns the names that headings have on GitHub and on the site."""
+    headings = re.findall(r'^#+ (.*)', re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('page', [page for page in PAGES if '_build' not in page])
+def test_links_lead_somewhere(page):
+    text = re.sub(r'^```.*?^```', '', (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+        target, _, anchor = link.partition('#')
+        if re.match(r'\w+:', link):  # of another site
+            continue
+        path = (ROOT / page).parent / target if target else ROOT / page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path.read_text()), link
+
+
 @pytest.mark.parametrize('page', [page for page in PAGES if '_build' not in page])
 def test_commands_exist(page):
     targets = set(re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(), flags=re.MULTILINE))

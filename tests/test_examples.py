@@ -91,9 +91,11 @@ def test_own_catalogue_in_a_process_of_its_own(tmp_path):
         table = list(csv.DictReader(file))
     assert len(table) == 160 * 3
     assert not {row['user'] for row in table} - {line.partition(',')[0] for line in (tmp_path / 'orders.csv').open()}
+    assert (tmp_path / 'page.html').read_text().count('<symbol') > 20  # pictures: the covers of the books
 
 
-def test_own_catalogue_of_other_columns(tmp_path, run_script):
+def test_own_catalogue_of_other_columns_and_pictures(tmp_path, run_script):
+    Image = pytest.importorskip('PIL.Image')
     pairs = [(f'u{u}', f'a{(u + i) % 12}') for u in range(12) for i in range(6)]
     (tmp_path / 'sales.csv').write_text('client,article\n' + '\n'.join(f'{u},{i}' for u, i in pairs))
     (tmp_path / 'articles.csv').write_text('article,title\n' + '\n'.join(f'a{i},thing {i % 3}' for i in range(12)))
@@ -101,6 +103,13 @@ def test_own_catalogue_of_other_columns(tmp_path, run_script):
     args += ['--user', 'client', '--item', 'article', '--text', 'title', '--folder', str(tmp_path / 'out')]
     assert 'thing' in run_script('examples/own_catalogue.py', *args)
     assert (tmp_path / 'out' / 'recommendations.csv').is_file()
+    assert '<symbol' not in (tmp_path / 'out' / 'page.html').read_text()  # no pictures were given
+    (tmp_path / 'photos').mkdir()
+    for i in range(11):  # one has none
+        Image.new('RGB', (9, 12), (20 * i, 90, 90)).save(tmp_path / 'photos' / f'a{i}.jpg')
+    assert 'item graph' in run_script('examples/own_catalogue.py', *args, '--images', str(tmp_path / 'photos'))
+    assert (tmp_path / 'out' / 'page.html').read_text().count('<symbol') == 11
+    assert np.load(tmp_path / 'out' / 'image_mask.npy').sum() == 11
 
 
 def test_extract_features(tmp_path, run_script):
