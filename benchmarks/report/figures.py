@@ -16,7 +16,7 @@ import pandas as pd
 
 from benchmarks import rows
 from benchmarks.report import bias_figures, significance, values
-from benchmarks.report.drawing import LESS, MORE, below, dot, empty, headline, panels, rows_of, save
+from benchmarks.report.drawing import LESS, MORE, STYLE, below, dot, empty, headline, panels, rows_of, save
 from benchmarks.report.markdown import read
 from benchmarks.report.speed import MACHINE
 from benchmarks.report.words import COLORS, NAMES, WORDS, color, shown
@@ -245,6 +245,33 @@ def pwc(path: Path) -> None:
         save(figure, path)
 
 
+def when_ids_pay(path: Path) -> None:
+    r"""Draws models with and without item IDs against the share of a simulated taste that content explains."""
+    rows = read(QUALITY / 'when_ids_pay.csv')
+    tints = {'LIRDRec': '-', 'SoftmaxLIRDRec': '-', 'LightGCN': '-', 'LightGCN, softmax': '--'}
+    tints |= {'item IDs alone': '-', 'item IDs alone, softmax': '--', 'taste': ':'}
+    names = datasets_of(rows)
+    with panels(1, len(names), height=4.2) as (figure, (axes,)):
+        for axis, name in zip(axes, names, strict=True):
+            for variant, style in tints.items():
+                part = rows[(rows['dataset'] == name) & (rows['variant'] == variant)]
+                line = part.groupby('share')['test_ndcg@20'].agg(['mean', 'std'])
+                if line.empty:
+                    continue
+                tint = '#777777' if variant == 'taste' else '#2f8f5b' if 'IDs' in variant else color(variant)
+                label = {'taste': 'who knows the taste'}.get(variant, shown(variant))
+                axis.errorbar(
+                    100 * line.index, line['mean'], yerr=line['std'].fillna(0), linestyle=style, marker='o', capsize=2,
+                    color=tint, label=label,
+                )  # fmt: skip
+            axis.set_title(f'{NAMES.get(name, name)}, {seeds(rows[rows["dataset"] == name])}')
+            axis.set_xlabel('share of the taste that\ncontent explains, %')
+        axes[0].set_ylabel(f'test ndcg@20     {MORE}')
+        headline(figure, 'When item IDs pay: a simulated taste')
+        below(figure, axes[0], 3)
+        save(figure, path)
+
+
 COLD = {  # the models on cold items that are drawn, in words
     ('LIRDRec', 'knn', ''): 'LIRDRec (paper)',
     ('LIRDRec', 'none', ''): 'LIRDRec, no item graph',
@@ -366,10 +393,11 @@ def electronics(path: Path) -> None:
 
 
 def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
-    r"""Returns what draws the rows of a speed benchmark, as itself does."""
+    r"""Returns what draws the rows of a speed benchmark, as itself does, in the letters of all figures."""
 
     def draw(path: Path) -> None:
-        module.plot(read(SPEED / f'{name}.csv', device=MACHINE).to_dict('records'), path)
+        with plt.rc_context(STYLE):
+            module.plot(read(SPEED / f'{name}.csv', device=MACHINE).to_dict('records'), path)
 
     return draw
 
@@ -383,6 +411,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     'transfer': transfer,
     'pwc': pwc,
     'cold': cold,
+    'when_ids_pay': when_ids_pay,
     'gradient_bias-ratio': bias_figures.ratio,
     'gradient_bias-learning': bias_figures.learning,
     'gradient_bias-conditions': bias_figures.conditions,

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.quality import experiments
-from benchmarks.report import significance, speed
+from benchmarks.report import significance, speed, studies
 from benchmarks.report.markdown import once, paired, read, spread, table
 from benchmarks.report.new_items import new_items
 from benchmarks.report.values import render as render_values
@@ -617,6 +617,13 @@ def fold_in(dataset: str) -> str:
     return table(header, lines)
 
 
+def figure(name: str) -> str:
+    r"""A figure of a page of the findings that may have no rows yet."""
+    if not (ROOT / 'docs' / 'figures' / f'{name}.png').is_file():
+        raise FileNotFoundError(name)
+    return f'![{name.replace("_", " ")}](../figures/{name}.png)'
+
+
 TABLES: dict[str, Callable[..., str]] = {
     'faithful': faithful,
     'defaults': functools.partial(overview, 'defaults'),
@@ -647,6 +654,14 @@ TABLES: dict[str, Callable[..., str]] = {
     'onboard': onboard,
     'new_items': lambda: new_items(RESULTS / 'new_items.csv', NAMES),
     'fold_in': fold_in,
+    'figure': figure,
+    'startup': studies.startup,
+    'when_ids_pay': studies.when_ids_pay,
+    'dct_in_loop': studies.dct_in_loop,
+    'feature_cost': studies.feature_cost,
+    'pwc_rates': functools.partial(studies.variants, 'PWC', first='a0 0.9, b 0.9'),
+    'sequences': functools.partial(studies.variants, 'sequences', first='no recent items'),
+    'equal_footing': studies.equal_footing,
     'epoch': speed.epoch,
     'compiled': speed.compiled,
     'propagation': speed.propagation,

@@ -210,7 +210,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     out = [row for row in out if row['layers'] == layers and row['pass'] == 'forward + backward']
     graphs = list(dict.fromkeys(row['graph'] for row in out))
     figure, axes = plt.subplots(
-        1, len(graphs), figsize=(3.2 * len(graphs) + 2.5, 4), layout='constrained', sharey=True, squeeze=False
+        1, len(graphs), figsize=(4.4 * len(graphs) + 2.9, 4), layout='constrained', sharey=True, squeeze=False
     )
     for panel, graph in zip(axes[0], graphs, strict=True):
         for kernel in dict.fromkeys(row['kernel'] for row in out):
@@ -222,7 +222,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
         panel.set_xlabel('columns')
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel(f'← better     ms, forward + backward, {layers} layers')
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside right upper', fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside right upper', fontsize=9)
     figure.savefig(path, dpi=150)
 
 

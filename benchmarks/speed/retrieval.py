@@ -162,7 +162,13 @@ def plot(out: list[rows.Row], path: Path) -> None:
 
     sizes = sorted({int(row['items']) for row in out})
     figure, axes = plt.subplots(
-        len(sizes), 2, figsize=(9, 3 * len(sizes) + 0.6), layout='constrained', sharex='col', sharey=True, squeeze=False
+        len(sizes),
+        2,
+        figsize=(7.6, 2.7 * len(sizes) + 0.6),
+        layout='constrained',
+        sharex='col',
+        sharey=True,
+        squeeze=False,
     )
     kinds = list(dict.fromkeys(str(row['index']) for row in out))
     for line, size in zip(axes, sizes, strict=True):
@@ -188,7 +194,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     handles = {
         handle.get_label(): handle for line in axes for handle in line[0].get_lines() if handle.get_label() in kinds
     }
-    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(kinds), fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=len(kinds), fontsize=9)
     figure.suptitle(f'Retriever, {out[0]["width"]} columns, {out[0]["threads"]} thread')
     figure.savefig(path, dpi=120)
 

@@ -160,7 +160,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
         'epoch': 'epoch of mini-batches (from its steps)',
         'inference': 'inference of everything',
     }
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 4.4), layout='constrained')
+    figure, axes = plt.subplots(1, 2, figsize=(7.6, 4.2), layout='constrained')
     for number, (phase, label) in enumerate(phases.items()):
         style: dict[str, Any] = {'marker': 'o', 'color': f'C{number}'}
         axes[0].loglog(items, [float(row[f'{phase}_s']) for row in out], label=label, **style)
@@ -177,7 +177,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
         axis.set_xlabel('items, and interactions')
         axis.grid(alpha=0.3)
     axes[1].set_yticks(gib := [0.5, 1, 2, 4, 8, 16], labels=map(str, gib))
-    figure.legend(loc='outside lower center', ncols=len(phases), fontsize=8)
+    figure.legend(loc='outside lower center', ncols=2, fontsize=9)
     figure.suptitle(f'Mini-batches: {out[0]["columns"]} feature columns, {out[0]["threads"]} thread')
     figure.savefig(path, dpi=120)
 

@@ -138,7 +138,7 @@ def plot(out: list[rows.Row], path: Path) -> None:
     figure, axes = plt.subplots(
         2,
         len(names),
-        figsize=(2.2 * len(names) + 0.5, 5),
+        figsize=(1.75 * len(names) + 0.6, 4.6),
         layout='constrained',
         sharex='col',
         sharey='row',
