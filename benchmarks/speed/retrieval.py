@@ -189,8 +189,8 @@ def plot(out: list[rows.Row], path: Path) -> None:
         ticks = [m * 10**e for e in range(-3, 7) for m in (1, 2, 5) if low <= m * 10**e <= high]
         axis.set_xticks(ticks, [f'{tick:,g}' for tick in ticks])
         axis.minorticks_off()
-    axes[-1, 0].set_xlabel('← better     ms for one user, p50 (solid), p99 (dotted)')
-    axes[-1, 1].set_xlabel(f'users a second in batches of {out[0]["batch_size"]}     better →')
+    axes[-1, 0].set_xlabel('← better     ms a user, p50 (dotted: p99)')
+    axes[-1, 1].set_xlabel(f'users a second, by {out[0]["batch_size"]}     better →')
     handles = {
         handle.get_label(): handle for line in axes for handle in line[0].get_lines() if handle.get_label() in kinds
     }
