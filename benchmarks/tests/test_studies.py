@@ -169,6 +169,21 @@ def test_the_start_of_a_run_is_told_by_its_own_best(tmp_path, monkeypatch):
     startup.main()
 
 
+def test_curves_that_are_there_tell_how_long_the_start_takes(tmp_path, monkeypatch, capsys):
+    path = tmp_path / 'curves.csv'
+    common = {'dataset': 'fake', 'model': 'VBPR', 'parts': 'ids', 'name': '', 'kind': '', 'quantity': 'recall'}
+    for seed, first in ((0, 0.2), (1, 0.95)):
+        rows.append(path, common | {'seed': seed} | {str(epoch): first if epoch < 5 else 1.0 for epoch in range(1, 41)})
+    (row,) = startup.of_curves(path)
+    assert (row['seeds'], row['best recall@20'], row['90%'], row['100%']) == (
+        2, '1.0000 ± 0.0000', '3.0 ± 2.8', '5.0 ± 0.0',
+    )  # fmt: skip
+    monkeypatch.setattr(sys, 'argv', ['', '--curves'])
+    startup.main()
+    shown = capsys.readouterr().out
+    assert shown.count('LIRDRec') == 4 and shown.count('VBPR') == 6  # with both or one of the two, on two datasets
+
+
 def test_simulated_users_keep_the_degrees_and_follow_their_taste(tmp_path):
     data = when_ids_pay.some_of(when_ids_pay.catalogues.load('fake', tmp_path), None, torch.Generator())
     before = data['interacts'].edge_index
@@ -212,6 +227,20 @@ def test_some_users_come_with_the_items_that_they_have(tmp_path):
     drawn = torch.randperm(data['user'].num_nodes, generator=torch.Generator().manual_seed(0))[:20]
     user, item = data['interacts'].edge_index
     assert torch.allclose(feature, data['item'].x_text[item[torch.isin(user, drawn)]].sum(dim=0), atol=1e-4)
+
+
+def test_who_knows_the_taste_expects_what_is_taken(tmp_path):
+    data = when_ids_pay.some_of(when_ids_pay.catalogues.load('fake', tmp_path), None, torch.Generator())
+    data, taste = when_ids_pay.simulate(data, 0.5, 3.0, seed=0)
+    user, item = when_ids_pay.knowing(taste.whole, data, steps=200)
+    degrees = [side.bincount() for side in data['interacts'].edge_index]
+    score, low, high = user @ item.t(), torch.full((len(user), 1), -50.0), torch.full((len(user), 1), 50.0)
+    for _ in range(60):  # of each user, by halving
+        middle = (low + high) / 2
+        more = (score + middle).sigmoid().sum(dim=1, keepdim=True) < degrees[0].unsqueeze(1)
+        low, high = torch.where(more, middle, low), torch.where(more, high, middle)
+    expected = (score + low).sigmoid().sum(dim=0)
+    assert torch.allclose(expected, degrees[1].float(), rtol=0.02)
 
 
 def test_who_knows_the_taste_ranks_best(tmp_path, monkeypatch):

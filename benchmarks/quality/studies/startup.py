@@ -8,15 +8,23 @@ All models train in batches of 2,048 at the same learning rate, untuned. Trainin
 does by default: some models dip after an early peak, and a share of that peak would tell nothing. Seconds are those of
 training and validation; loading and the item graph are not counted. They are of the processor: what others on the
 machine do counts little. LIRDRec and its relatives train in half precision.
+
+    python -m benchmarks.quality.studies.startup --curves
+
+With ``--curves``, nothing is trained: it prints the same of the runs of ``studies.gradient_bias``, in which each model
+has content and IDs, or one of them. Their curves are of validation recall@20 and end in epoch 40, so that the best is
+that of 40 epochs.
 """
 
 import argparse
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import rows
 from benchmarks.quality import jobs
+from benchmarks.quality.studies import gradient_bias
 from lirdrec_pyg import evaluate, fit
 from lirdrec_pyg.training import Callback, Trainer
 
@@ -77,6 +85,30 @@ def measure(dataset: str, variant: str, seed: int, root: Path, lr: float = 1e-3,
     return row | rows.environment()
 
 
+def of_curves(path: Path) -> list[rows.Row]:
+    r"""Returns the mean and the standard deviation over seeds of the epochs to each share, for each model and what it
+    has to tell items apart."""
+    found: dict[tuple[str, str, str], list[list[float]]] = {}
+    for row in rows.read(path):
+        if row['quantity'] == 'recall':
+            curve = [float(row[str(epoch)]) for epoch in range(1, gradient_bias.EPOCHS + 1) if row[str(epoch)] != '']
+            cells = row['dataset'], row['model'], row['parts']
+            found.setdefault(cells, []).append([max(curve), *(reached(curve, share) for share in SHARES)])
+    out: list[rows.Row] = []
+    for (dataset, model, parts), values in sorted(found.items()):
+        best, *epochs = zip(*values, strict=True)
+        row = {'dataset': dataset, 'model': model, 'items': parts, 'seeds': len(values)}
+        row['best recall@20'] = told(best, 4)
+        out.append(row | {f'{share:.0%}': told(each, 1) for share, each in zip(SHARES, epochs, strict=True)})
+    return out
+
+
+def told(values: Sequence[float], digits: int) -> str:
+    r"""Returns a mean with its standard deviation."""
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f'{statistics.mean(values):.{digits}f} ± {spread:.{digits}f}'
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, default=Path('data'), help='the folder of the datasets (%(default)s)')
@@ -86,7 +118,12 @@ def main() -> None:
     parser.add_argument('--lr', type=float, default=1e-3, help='of all (default: %(default)s)')
     parser.add_argument('--epochs', type=int, default=1000, help='at most (default: %(default)s)')
     parser.add_argument('--rows', type=Path, default=RESULTS, help='the CSV file to append to')
+    parser.add_argument('--curves', action='store_true', help='print what curves that are there tell')
     args = parser.parse_args()
+    if args.curves:
+        found = of_curves(gradient_bias.curves_of(gradient_bias.RUNS))
+        print(rows.table(found, list(found[0])))
+        return
     for seed in args.seeds:
         for dataset in args.dataset:
             for variant in args.variant:
@@ -94,8 +131,8 @@ def main() -> None:
                     continue
                 row = measure(dataset, variant, seed, args.root, args.lr, args.epochs)
                 rows.append(args.rows, row)
-                told = ', '.join(f'{row[f"epochs_to_{share:.0%}"]} epochs to {share:.0%}' for share in SHARES)
-                print(f'{dataset}, {variant}, seed {seed}: {told} of {row[f"val_{METRIC}"]:.4f}', flush=True)
+                took = ', '.join(f'{row[f"epochs_to_{share:.0%}"]} epochs to {share:.0%}' for share in SHARES)
+                print(f'{dataset}, {variant}, seed {seed}: {took} of {row[f"val_{METRIC}"]:.4f}', flush=True)
 
 
 if __name__ == '__main__':

@@ -17,8 +17,8 @@ features, scaled to variance one, and normal :math:`\mathbf{r}_i`, which nothing
 content explains a share :math:`\alpha` of the variance.
 
 All models are equally wide and train at the same rate on the same splits; validation chooses the epoch and the exponent
-of the length. The rows have two that know: ``taste`` ranks by :math:`s_{ui}` and how often an item is taken, ``taste,
-content`` by the part of it that the content explains.
+of the length. The rows have two that know: ``taste`` ranks by :math:`s_{ui}` and by how often an item is taken,
+``taste, content`` by the part of :math:`s_{ui}` that the content explains.
 """
 
 import argparse
@@ -145,13 +145,23 @@ def simulate(data: HeteroData, share: float, strength: float, seed: int) -> tupl
     return data, taste
 
 
-def knowing(taste: Embeddings, data: HeteroData) -> Embeddings:
-    r"""Returns the embeddings of one who knows the taste and how often each item is taken."""
-    count = data[INTERACTS].edge_index[1].bincount(minlength=data[ITEM].num_nodes)
-    often = count.clamp(min=1).log().unsqueeze(1)
-    return Embeddings(
-        torch.cat([taste.user, torch.ones(len(taste.user), 1)], dim=1), torch.cat([taste.item, often], dim=1)
-    )
+def knowing(taste: Embeddings, data: HeteroData, steps: int = 50) -> Embeddings:
+    r"""Returns the embeddings of one who knows the taste and how often each item is taken.
+
+    With :math:`b_i` added to its scores, an item is taken as often as it is, if a user takes each with the probability
+    :math:`\sigma(s_{ui} + a_u + b_i)`, and as many as it does.
+    """
+    score = (taste.user @ taste.item.t()).exp()
+    user, item = data[INTERACTS].edge_index
+    taken, takes = item.bincount(minlength=score.size(1)).float(), user.bincount(minlength=score.size(0)).float()
+    of_user, of_item = takes.clone().unsqueeze(1), taken / takes.sum()
+    for _ in range(steps):
+        odds = score * of_item
+        of_user = takes.unsqueeze(1) / (odds / (1 + odds * of_user)).sum(dim=1, keepdim=True)
+        odds = score * of_user
+        of_item = taken / (odds / (1 + odds * of_item)).sum(dim=0)
+    bias = of_item.clamp(min=1e-12).log().unsqueeze(1)
+    return Embeddings(torch.cat([taste.user, torch.ones(len(score), 1)], dim=1), torch.cat([taste.item, bias], dim=1))
 
 
 def measure(
