@@ -1,6 +1,7 @@
 r"""The figures of the gradient bias, a claim each. See ``benchmarks/quality/studies/gradient_bias.py`` for the rows."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,14 @@ from benchmarks.report.markdown import read
 from benchmarks.report.words import NAMES, color
 
 RUNS = rows.RESULTS / 'quality' / 'gradient_bias.csv'
-PLAIN = {'keep': 1.0, 'loss': 'bpr', 'optimizer': 'adam', 'init': 'own', 'id_scale': 1.0, 'feature_norm': 'own'}
+PLAIN: dict[str, Any] = {
+    'keep': 1.0,
+    'loss': 'bpr',
+    'optimizer': 'adam',
+    'init': 'own',
+    'id_scale': 1.0,
+    'feature_norm': 'own',
+}
 SIDE_LOSS = 1e-3  # the weight of FREEDOM's loss of features in these runs
 FEATURES, IDS = '#d1480f', '#17a2a8'
 
@@ -80,11 +88,11 @@ def curves(path: Path, model: str = 'VBPR') -> pd.DataFrame:
     r"""Returns the recalls of a model, a row for each epoch."""
     wide = read(path, model=model)
     wide = wide[wide['quantity'].str.startswith('recall')]
-    tall = wide.melt(['dataset', 'parts', 'seed', 'quantity'], [c for c in wide if c.isdigit()], var_name='epoch')
+    tall = wide.melt(['dataset', 'parts', 'seed', 'quantity'], [c for c in wide if str(c).isdigit()], var_name='epoch')
     return tall.assign(epoch=tall['epoch'].astype(int), value=pd.to_numeric(tall['value'])).dropna()
 
 
-CONDITIONS = {  # what differs from the plain setting
+CONDITIONS: dict[str, dict[str, Any]] = {  # what differs from the plain setting
     'as it is': {},
     'features of length one': {'feature_norm': 'unit'},
     'half of the interactions': {'keep': 0.5},

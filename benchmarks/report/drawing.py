@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from benchmarks.report.words import OURS, PAPER
 
 WIDTH = 7.2  # inches: a page of 720 pixels shows the letters as large as its own
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     'font.size': 10,
     'axes.titlesize': 10.5,
     'axes.titleweight': 'bold',

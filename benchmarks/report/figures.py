@@ -13,6 +13,7 @@ from types import ModuleType
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 
 from benchmarks import rows
 from benchmarks.report import bias_figures, significance, values
@@ -59,7 +60,7 @@ def untuned(path: Path) -> None:
         headline(figure, 'Every model as it ships: how far behind the best of each dataset')
         below(figure, axis, 4)
         for handle in figure.legends[0].legend_handles:
-            handle.set_color('#555555')
+            plt.setp(handle, color='#555555')
         save(figure, path)
 
 
@@ -180,11 +181,11 @@ def lightgcn(name: str, part: pd.DataFrame) -> dict[str, 'pd.Series[float]']:
     out = {'LightGCN, 64 wide': part[part['variant'] == 'LightGCN']['test_ndcg@20']}
     every = pd.read_csv(QUALITY / 'runs.csv')
     wide = every[(every['experiment'] == 'item IDs') & (every['dataset'] == name)]
-    wide = wide[wide['variant'] == 'LightGCN, as wide']['test_ndcg@20']
-    return out | ({'LightGCN, 256 wide': wide} if len(wide) else {})
+    found = wide[wide['variant'] == 'LightGCN, as wide']['test_ndcg@20']
+    return out | ({'LightGCN, 256 wide': found} if len(found) else {})
 
 
-def curve(axis: plt.Axes, part: pd.DataFrame, kind: str) -> None:
+def curve(axis: Axes, part: pd.DataFrame, kind: str) -> None:
     r"""Draws LIRDRec against how much worse its content is."""
     group = part.groupby('variant')['test_ndcg@20'].agg(['mean', 'std'])
     points = {1.0 if kind == 'columns' else 0.0: group.loc['content']}
@@ -199,7 +200,7 @@ def curve(axis: plt.Axes, part: pd.DataFrame, kind: str) -> None:
         axis.minorticks_off()
 
 
-def cross(axis: plt.Axes, part: pd.DataFrame, kind: str, level: float) -> None:
+def cross(axis: Axes, part: pd.DataFrame, kind: str, level: float) -> None:
     r"""Marks where a lead over a level is lost."""
     x, lead = values.points(part, kind, level)
     for at in values.crossings(x, lead)[:1] if lead[0] > 0 else ():

@@ -144,10 +144,10 @@ def known_comparisons(folder: Path, experiment: str, dataset: str, against: str)
     r"""Returns the comparisons with a variant that still count. How many seeds each variant has is in the attribute
     ``seeds``."""
     path = folder / RESULTS.name
-    rows = cached(folder / ROWS.name, as_they_stand)[['experiment', 'dataset', 'variant', 'settings']]
-    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)]
     if not path.is_file():
         return pd.DataFrame()
+    rows = cached(folder / ROWS.name, as_they_stand)[['experiment', 'dataset', 'variant', 'settings']]
+    rows = rows[(rows['experiment'] == experiment) & (rows['dataset'] == dataset)]
     found = cached(path)
     keys = {'experiment': experiment, 'dataset': dataset, 'against': against}
     found = current(found[(found[list(keys)] == pd.Series(keys)).all(axis=1)], rows)

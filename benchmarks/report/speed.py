@@ -163,6 +163,7 @@ def scale() -> str:
             f'{row["items"]:,}',
             f'{row["users"]:,}',
             f'{row["interactions"]:,}',
+            'whole graph' if row['num_neighbors'] == 'all' else 'mini-batches',
             f'{row["knn_s"]:.0f}',
             f'{row["knn_recall"]:.3f}',
             f'{row["step_s"]:.2f}',
@@ -172,7 +173,8 @@ def scale() -> str:
         ]
         for _, row in measured('scale').iterrows()
     ]
-    header = ['items', 'users', 'interactions', 'item graph, s', 'its recall', 'step, s', 'epoch, min', 'inference, s']
+    header = ['items', 'users', 'interactions', 'trained on', 'item graph, s', 'its recall', 'step, s', 'epoch, min']
+    header += ['inference, s']
     return table([*header, 'peak, GiB'], lines)
 
 

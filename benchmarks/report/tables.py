@@ -155,7 +155,7 @@ def overview(experiment: str) -> str:
     that all models were run on; the best of each dataset bold."""
     rows = once(read(RESULTS / 'runs.csv', experiment=experiment), 'variant', 'dataset', 'seed')
     value = rows.groupby(['variant', 'dataset'])['test_ndcg@20'].mean().unstack()
-    names = [name for name in NAMES if name in value] + [name for name in value if name not in NAMES]
+    names = [name for name in NAMES if name in value] + [str(name) for name in value if name not in NAMES]
     most = {name: int(rows[rows['dataset'] == name].groupby('variant').size().max()) for name in names}
     expected = {name: {job['variant'] for job in experiments.EXPERIMENTS[experiment](str(name))} for name in names}
     whole = [name for name in names if expected[name] <= set(value[name].dropna().index)]

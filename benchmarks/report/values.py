@@ -41,9 +41,9 @@ def render(text: str, folder: Path) -> str:
     return re.sub(r'<!-- value: ([^>]+?) -->.*?<!-- / -->', made, text, flags=re.DOTALL)
 
 
-def metric(folder: Path, name: str, experiment: str, dataset: str, variant: str) -> float:
+def metric(folder: Path, name: str, experiment: str, dataset: str, variant: str, split: str = 'test') -> float:
     rows = read(folder / 'runs.csv', experiment=experiment, dataset=dataset, variant=variant)
-    return float(rows[f'test_{name}@20'].mean())
+    return float(rows[f'{split}_{name}@20'].mean())
 
 
 def short(value: float) -> str:
@@ -63,6 +63,11 @@ def ndcg(folder: Path, *cells: str) -> str:
 def recall(folder: Path, *cells: str) -> str:
     r"""The same for recall@20."""
     return short(metric(folder, 'recall', *cells))
+
+
+def validation(folder: Path, *cells: str) -> str:
+    r"""recall@20 on the validation split."""
+    return short(metric(folder, 'recall', *cells, split='val'))
 
 
 def change(folder: Path, experiment: str, dataset: str, variant: str, against: str = 'LIRDRec') -> str:
@@ -206,6 +211,7 @@ def crossings(x: Any, y: Any) -> list[float]:
 VALUES: dict[str, Callable[..., str]] = {
     'ndcg': ndcg,
     'recall': recall,
+    'validation': validation,
     'change': change,
     'across': across,
     'between': between,

@@ -26,7 +26,7 @@ def folder(tmp_path):
     pd.DataFrame(
         [
             {'experiment': experiment, 'dataset': dataset, 'variant': variant, 'seed': seed, 'settings': '{}'}
-            | {'test_ndcg@20': value, 'test_recall@20': 2 * value}
+            | {'test_ndcg@20': value, 'test_recall@20': 2 * value, 'val_recall@20': 3 * value}
             for experiment, dataset, variant, found in rows
             for seed, value in enumerate(found)
         ]
@@ -44,6 +44,7 @@ def folder(tmp_path):
     [
         ('ndcg; main; fake; FREEDOM', '.2200'),
         ('recall; main; fake; FREEDOM', '.4400'),
+        ('validation; main; fake; FREEDOM', '.6600'),
         ('change; main; fake; FREEDOM', '+10.0 %'),
         ('change; main; fake; LIRDRec; FREEDOM', '-9.1 %'),
         ('change; main; fake; MGCN', 'not run'),
