@@ -99,7 +99,9 @@ def main() -> None:
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
-    print('  '.join(f'{name.removeprefix("test_")} {value:.4f}' for name, value in metrics.items()))
+    for name in METRICS:
+        values = {key.partition('@')[2]: value for key, value in metrics.items() if key.startswith(f'test_{name}@')}
+        print(f'  {name:<10}' + '  '.join(f'@{k} {value:.4f}' for k, value in values.items()))
 
 
 def environment(device: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def test_lirdrec_amazon_on_a_folder(tmp_path, run_script):
     args += ['--rows', str(rows)]
     assert 'seed 1: best epoch' in run_script(*args, '--seeds', '0', '1')
     out = run_script(*args, '--seeds', '0', '1')
-    assert re.search(r'seed 0: found in .*\nrecall@5 0\.\d{4}  .*ndcg@20 0\.\d{4}', out)
+    assert re.search(r'seed 0: found in .*\n  recall +@5 0\.\d{4} .*\n  ndcg .* @20 0\.\d{4}', out)
     assert '(2 seeds)' in out
     assert 'found in' not in run_script(*args, '--epochs', '1')  # another run
     with rows.open(newline='') as file:
