@@ -3,10 +3,14 @@ and the embeddings of everything, on a generated catalogue with power-law popula
 
     python -m benchmarks.speed.scale --items 1000000 --interactions 10000000
     python -m benchmarks.speed.scale --items 100000 --interactions 1000000 --steps 50
+    python -m benchmarks.speed.scale --whole-graph
     python -m benchmarks.speed.scale --quick
 
 An epoch is extrapolated from the median of --steps steps. ``knn_recall`` is that of 500 items. The peak is that of the
 whole process, and counts what it has read of the file.
+
+``--whole-graph`` adds a row of training on the whole graph in the same run, in as many steps as `fit` takes by default.
+Of these, --whole-steps are timed. Its ``num_neighbors`` are ``all``. What was done once is in both rows.
 """
 
 import argparse
@@ -24,9 +28,11 @@ import torch
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
+from benchmarks.speed.electronics import Steps
 from benchmarks.speed.graphs import power_law
 from lirdrec_pyg import LazyAdam, LIRDRec, MappedFeatures, MiniBatches
-from lirdrec_pyg.transforms import InteractionGraph, ItemKNNGraph
+from lirdrec_pyg.training import Trainer
+from lirdrec_pyg.transforms import DCT, InteractionGraph, ItemKNNGraph
 from lirdrec_pyg.transforms.item_knn_graph import exact_knn
 from lirdrec_pyg.typing import INTERACTS, ITEM, SIMILAR_TO, USER
 
@@ -67,6 +73,8 @@ def main() -> None:
     parser.add_argument('--index', default='IVF2048,Flat', help='of the item graph (default: %(default)s)')
     parser.add_argument('--index-params', default='nprobe=4', help='how to search it (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=20, help='steps timed, after two (default: %(default)s)')
+    parser.add_argument('--whole-graph', action='store_true', help='train on the whole graph, too')
+    parser.add_argument('--whole-steps', type=int, default=3, help='of these timed, after one (default: %(default)s)')
     parser.add_argument('--folder', type=Path, help='where the features go (default: a temporary folder)')
     parser.add_argument('--quick', action='store_true', help='2,000 items; rows only with --rows')
     parser.add_argument('--rows', type=Path, help='the CSV file to append to')
@@ -130,13 +138,38 @@ def main() -> None:
         with phase(row, 'inference'):
             model.eval()
             embeddings = batches.encode(model)
-    assert len(embeddings.item) == args.items
-    for name, value in row.items():
-        print(f'{name:<22}{value}')
-    if args.rows or not args.quick:
-        rows.append(args.rows or RESULTS, row | rows.environment())
+        assert len(embeddings.item) == args.items
+        out = [row]
+        del model, optimizer, embeddings, stream, batches
+        if args.whole_graph:
+            train[ITEM].x_text = torch.from_numpy(np.load(path)).float()
+            out.append(row | whole_graph(DCT()(train), args))
+    for one in out:
+        for name, value in one.items():
+            print(f'{name:<22}{value}')
+        if args.rows or not args.quick:
+            rows.append(args.rows or RESULTS, one | rows.environment())
     if args.plot:
         plot(rows.read(args.rows or RESULTS), args.plot)
+
+
+def whole_graph(train: HeteroData, args: argparse.Namespace) -> rows.Row:
+    r"""Returns what steps on the whole graph take, and the embeddings of everything."""
+    found: rows.Row = {'num_neighbors': 'all', 'users_a_step': train[USER].num_nodes}
+    found |= {'items_a_step': args.items, 'interactions_a_step': train[INTERACTS].edge_index.size(1)}
+    steps = Steps(args.whole_steps)
+    model = LIRDRec.from_data(
+        train, seed=0, hidden_channels=args.hidden_channels, num_layers=len(args.num_neighbors) - 1
+    )
+    trainer = Trainer(model, train, lr=1e-3, callbacks=[steps])
+    with phase(found, 'training'):
+        trainer.fit(args.whole_steps + 2)  # an epoch may have one step
+    loader: Any = trainer.loader
+    found |= {'steps': args.whole_steps, 'step_s': round(steps.seconds, 4), 'steps_an_epoch': len(loader)}
+    found['epoch_s'] = round(steps.seconds * len(loader), 1)
+    with phase(found, 'inference'), torch.no_grad():
+        model.eval()(train)
+    return found
 
 
 def needs(items: int, users: int, interactions: int, columns: int, channels: int) -> str:
@@ -152,20 +185,23 @@ def plot(out: list[rows.Row], path: Path) -> None:
     r"""Draws the time of each phase and the peak memory up to it, against the size of the catalogue."""
     import matplotlib.pyplot as plt
 
-    out = sorted(out, key=lambda row: int(row['items']))
-    items = [int(row['items']) for row in out]
+    last = {(row['num_neighbors'] == 'all', int(row['items'])): row for row in out}  # the newest of each
+    items = sorted({items for _, items in last})
     phases = {
-        'knn': 'item graph',
-        'graph': 'adjacency',
-        'epoch': 'epoch of mini-batches (from its steps)',
-        'inference': 'inference of everything',
+        'item graph': ('knn', 'knn', False),
+        'adjacency': ('graph', 'graph', False),
+        'epoch of mini-batches': ('epoch', 'training', False),
+        'epoch on the whole graph': ('epoch', 'training', True),
+        'inference of everything': ('inference', 'inference', False),
     }
     figure, axes = plt.subplots(1, 2, figsize=(7.6, 4.2), layout='constrained')
-    for number, (phase, label) in enumerate(phases.items()):
+    for number, (label, (phase, peak, whole)) in enumerate(phases.items()):
         style: dict[str, Any] = {'marker': 'o', 'color': f'C{number}'}
-        axes[0].loglog(items, [float(row[f'{phase}_s']) for row in out], label=label, **style)
-        peak = 'training' if phase == 'epoch' else phase
-        axes[1].loglog(items, [float(row[f'{peak}_peak_gib']) for row in out], **style)
+        own = [last[whole, size] for size in items if (whole, size) in last]
+        sizes = [int(row['items']) for row in own]
+        axes[0].loglog(sizes, [float(row[f'{phase}_s']) for row in own], label=label, **style)
+        axes[1].loglog(sizes, [float(row[f'{peak}_peak_gib']) for row in own], **style)
+    out = [last[key] for key in sorted(last, key=lambda key: key[1]) if not key[0]]
     axes[1].axhline(16, color='black', linestyle=':')
     axes[1].annotate('16 GiB', (items[0], 16), xytext=(0, 3), textcoords='offset points', fontsize=8)
     axes[0].set_ylabel('← better     seconds')
@@ -177,8 +213,8 @@ def plot(out: list[rows.Row], path: Path) -> None:
         axis.set_xlabel('items, and interactions')
         axis.grid(alpha=0.3)
     axes[1].set_yticks(gib := [0.5, 1, 2, 4, 8, 16], labels=map(str, gib))
-    figure.legend(loc='outside lower center', ncols=2, fontsize=9)
-    figure.suptitle(f'Mini-batches: {out[0]["columns"]} feature columns, {out[0]["threads"]} thread')
+    figure.legend(loc='outside lower center', ncols=3, fontsize=9)
+    figure.suptitle(f'{out[0]["columns"]} feature columns, {out[0]["threads"]} thread')
     figure.savefig(path, dpi=120)
 
 

@@ -170,7 +170,9 @@ def test_electronics_quick(quick, tmp_path):
 
 
 def test_scale_quick(quick):
-    (row,) = quick('scale', profile=False)
+    row, whole = quick('scale', '--whole-graph', profile=False)
+    assert (whole['num_neighbors'], whole['items_a_step'], whole['knn_s']) == ('all', '2000', row['knn_s'])
+    assert float(whole['epoch_s']) > 0
     assert float(row['knn_recall']) > 0.9
     assert 0 < int(row['items_a_step']) <= 2000
     assert float(row['epoch_s']) > 0
