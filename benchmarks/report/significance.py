@@ -29,6 +29,10 @@ from benchmarks.report.markdown import cached
 from benchmarks.rows import replace
 
 EXPERIMENTS = ['main', 'ablation', 'item IDs', 'preset', 'preset, hidden', 'defaults']
+ALSO = {  # what else the variants of an experiment are compared with by default
+    'item IDs': ['item IDs alone, no item graph', 'LightGCN, as wide'],
+    'defaults': ['autofit'],
+}
 RESULTS = ROWS.with_name('significance.csv')
 COLUMNS = [  # of a comparison over users
     'experiment', 'dataset', 'variant', 'against', 'seeds', 'users', 'ndcg@20', 'difference', 'relative', 'p_users',
@@ -155,20 +159,26 @@ def known_comparisons(folder: Path, experiment: str, dataset: str, against: str)
     return found
 
 
+def others(experiment: str, against: str | None) -> list[str]:
+    r"""Returns what the variants of an experiment are compared with."""
+    return [against] if against else ['LIRDRec', *ALSO.get(experiment, [])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--experiment', nargs='+', default=EXPERIMENTS, help='default: %(default)s')
-    parser.add_argument('--against', default='LIRDRec', help='a variant (default: %(default)s)')
+    parser.add_argument('--against', help='a variant (default: LIRDRec, and others of some experiments)')
     parser.add_argument('--rows', type=Path, default=ROWS, help='the rows of jobs')
     parser.add_argument('--out', type=Path, default=RESULTS, help='the CSV file to write')
     args = parser.parse_args()
     rows = read(args.rows)
-    new = [row for name in args.experiment for row in compare(rows, name, args.against, args.rows)]
+    pairs = [(name, other) for name in args.experiment for other in others(name, args.against)]
+    new = [row for name, other in pairs for row in compare(rows, name, other, args.rows)]
     table = pd.DataFrame(new)
     if args.out.is_file():  # where the metrics of each user are gone, what was found before stays
         table = pd.concat([current(pd.read_csv(args.out), rows), table], ignore_index=True)
     if table.empty:
-        sys.exit(f"no metrics of each user of '{args.experiment}' with '{args.against}' beside '{args.rows}'")
+        sys.exit(f"no metrics of each user of {pairs} beside '{args.rows}'")
     table = table.sort_values('seeds', kind='stable')
     table = table.drop_duplicates(['experiment', 'dataset', 'variant', 'against'], keep='last').sort_index()
     table = with_seeds(table[[name for name in COLUMNS if name in table]], rows)

@@ -97,6 +97,12 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
     assert 0.92 < held / 400 < 0.98
 
 
+def test_some_experiments_have_more_to_compare_with():
+    assert significance.others('main', None) == ['LIRDRec']
+    assert significance.others('defaults', None) == ['LIRDRec', 'autofit']
+    assert significance.others('defaults', 'EASE') == ['EASE']
+
+
 def test_one_seed_says_nothing_of_seeds():
     table = pd.DataFrame([comparison() | {'experiment': 'e', 'dataset': 'd', 'variant': 'A', 'against': 'B'}])
     table['settings'] = 'x'

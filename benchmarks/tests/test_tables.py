@@ -96,6 +96,18 @@ def test_models_as_they_ship_are_ranked_where_all_were_run(results, monkeypatch)
     assert '| LIRDRec (paper) | content | too wide |' in made('defaults')
 
 
+def test_autofit_stands_against_the_papers_and_the_best_with_ids(results):
+    runs(results, 'defaults', 'scientific', autofit=[0.2, 0.2], LIRDRec=[0.1, 0.1], FREEDOM=[0.22, 0.22], BPRMF=[0.1])
+    cells = {'experiment': 'defaults', 'dataset': 'scientific', 'against': 'autofit', 'p': 0.1}
+    compared(results, {**cells, 'variant': 'FREEDOM'})
+    line = next(line for line in made('autofit').splitlines() if line.startswith('| Scientific'))
+    assert [cell.strip() for cell in line.split('|')[2:-1]] == [
+        '.2000 ± .0000', '-50.0% (not tested)', 'FREEDOM: +10.0% (-10.0 to +20.0)'
+    ]  # fmt: skip
+    runs(results, 'defaults', 'scientific', LIRDRec=[0.1, 0.1])
+    assert 'No rows yet' in made('autofit')
+
+
 def test_models_are_ranked_and_tested(results):
     runs(results, 'main', 'fake', A=[0.3, 0.5], LIRDRec=[0.2, 0.2], B=[0.1])
     assert '| A (2) | **.4000 ± .1414** |' in made('main-fake')
