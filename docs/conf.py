@@ -3,6 +3,7 @@ r"""The site, built by ``make docs``. Pages are Markdown; the API comes from the
 import importlib
 import inspect
 import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -133,6 +134,11 @@ def show_public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: li
     bases[:] = [base for base in bases if base.__name__ not in ('ABC', 'object')] or [object]
 
 
+def show_numbers_alone(app: Sphinx, page: str, source: list[str]) -> None:
+    r"""Takes away the comments around generated numbers: one at the start of a line would end its paragraph."""
+    source[0] = re.sub(r'<!-- value: [^>]+? -->(.*?)<!-- / -->', r'\1', source[0], flags=re.DOTALL)
+
+
 def link_no_words(app: Sphinx, doctree: nodes.document) -> None:
     r"""Makes plain text of types in words, such as "path", which are not the attributes of that name."""
     for node in list(doctree.findall(pending_xref)):
@@ -144,6 +150,7 @@ def link_no_words(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> None:
     write_api()
+    app.connect('source-read', show_numbers_alone)
     app.connect('missing-reference', resolve)
     app.connect('autodoc-process-bases', show_public_bases)
     app.connect('doctree-read', link_no_words)

@@ -214,6 +214,11 @@ def test_code_is_as_wide_as_the_page(page):
     assert [line for block in blocks for line in block.splitlines() if len(line) > WIDE] == []
 
 
+def test_no_comment_ends_a_paragraph_of_the_readme():
+    text = (ROOT / 'README.md').read_text()
+    assert re.findall(r'^ *<!-- value.*', text, flags=re.MULTILINE) == []  # GitHub would start a block there
+
+
 def anchors(text: str) -> set[str]:
     r"""Returns the names that headings have on GitHub and on the site."""
     headings = re.findall(r'^#+ (.*)', re.sub(r'^```.*?^```', '', text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
