@@ -1,7 +1,8 @@
 r"""The numbers in the sentences of the README and of ``docs``. ``tables.py`` writes them.
 
 A number stands between ``<!-- value: NAME; CELL; … -->`` and ``<!-- / -->``. The names and their cells are the
-functions of :data:`VALUES` and what these take after the folder of the rows. Without rows it says so.
+functions of :data:`VALUES` and what these take after the folder of the rows. Without rows it says so. No line may begin
+with a number: Markdown would take the line for HTML.
 """
 
 import itertools

@@ -1,7 +1,9 @@
+import re
+
 import pandas as pd
 import pytest
 
-from benchmarks.report import significance, values
+from benchmarks.report import significance, tables, values
 
 
 @pytest.fixture
@@ -105,3 +107,8 @@ def test_a_number_without_a_name_is_refused(tmp_path):
 def test_lines_cross_where_the_difference_is_zero():
     assert values.crossings([0, 1, 2, 4], [2, 1, -1, 1]) == pytest.approx([1.5, 3])
     assert values.crossings([0, 1], [2, 1]) == []
+
+
+def test_no_line_begins_with_a_number():
+    for page in tables.pages():  # it would be HTML, not a part of its paragraph
+        assert re.findall(r'^\s*<!-- value.*', page.read_text(), re.MULTILINE) == [], page.name
