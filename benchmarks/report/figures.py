@@ -356,6 +356,7 @@ def electronics(path: Path) -> None:
     rows = read(SPEED / 'electronics.csv')
     words = {'compress': 'compression', 'graph': 'item graph', 'train': 'training', 'test': 'test'}
     tints = {'compress': '#8c6d46', 'graph': '#2f8f5b', 'train': color('SoftmaxLIRDRec'), 'test': '#7a5aa6'}
+    rows['minutes'] = rows['seconds'] / 60  # without rounding
     last = rows.drop_duplicates(['measured', 'interactions', 'stage'], keep='last')
     minutes = last[last['stage'].isin(words)].pivot(
         index=['measured', 'interactions'], columns='stage', values='minutes'
@@ -374,6 +375,11 @@ def electronics(path: Path) -> None:
                 axis.plot(
                     line.index, line, marker, color='black', markersize=5 if measured else 13, linewidth=2, label='all'
                 )
+                for x, value in line.items():
+                    said = f'{value:.0f} min' if value >= 1 else f'{60 * value:.0f} s'
+                    at = float(str(x)), float(value)
+                    away, side = ((-4, 6), 'right') if measured else ((10, -4), 'left')
+                    axis.annotate(said, at, xytext=away, textcoords='offset points', ha=side, fontsize=9)
         other = last[last['stage'] == 'straightforward']
         axis.plot(other['interactions'], other['minutes'], 'X', color='#7f8c96', markersize=9, label='plain code')
         axis.axhline(60, color='black', linestyle=':', linewidth=1)
@@ -382,6 +388,7 @@ def electronics(path: Path) -> None:
         )
         axis.set_xscale('log')
         axis.set_yscale('log')
+        axis.margins(x=0.12)
         if rows['interactions'].nunique() == 1:
             axis.set_xlim(1e4, 1e7)
         note = 'lines: measured in steps; squares and star: run as a whole; ×: extrapolated'

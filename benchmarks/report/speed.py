@@ -181,7 +181,8 @@ def scale() -> str:
 def electronics() -> str:
     r"""From features on disk to a tested model at Electronics' size, the newest row of each stage."""
     rows = read(RESULTS / 'electronics.csv')  # of whatever machine
-    rows = rows[~rows['measured'] & (rows['interactions'] == rows['interactions'].max())]
+    rows = rows[~rows['measured']]  # a curve of other sizes is measured
+    rows = rows[rows['interactions'] == rows['interactions'].max()]
     rows = rows.drop_duplicates('stage', keep='last').set_index('stage')
     stages = [stage for stage in ('compress', 'graph', 'train', 'test') if stage in rows.index]
     told = {stage: json.loads(cell) for stage, cell in rows['told'].items()}

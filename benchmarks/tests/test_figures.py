@@ -95,7 +95,7 @@ def test_electronics_is_drawn_from_what_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(figures, 'SPEED', tmp_path)
     stages = ('compress', 'graph', 'train', 'test', 'straightforward')
     whole = [
-        {'interactions': 10**6, 'stage': stage, 'minutes': 2.0, 'measured': False, 'told': json.dumps({})}
+        {'interactions': 10**6, 'stage': stage, 'seconds': 120.0, 'measured': False, 'told': json.dumps({})}
         for stage in stages
     ]
     curve = [

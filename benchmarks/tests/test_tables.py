@@ -197,6 +197,18 @@ def test_epochs_without_a_baseline_are_left_out(tmp_path, monkeypatch):
     assert 'fp32' not in found and 'nan' not in found
 
 
+def test_the_table_of_electronics_is_of_what_was_run_as_a_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(speed, 'RESULTS', tmp_path)
+    row = {'interactions': 10**6, 'stage': 'train', 'minutes': 30.0, 'peak_gib': 2.0, 'measured': False}
+    curve = row | {'interactions': 10**7, 'minutes': 400.0, 'measured': True}
+    rows = [one | {'told': json.dumps({'epochs': 40})} for one in (row | {'minutes': 50.0}, row, curve)]
+    pd.DataFrame(rows).to_csv(tmp_path / 'electronics.csv', index=False)
+    found = speed.electronics()
+    assert '| training | 30.0 | 2.0 | epochs 40 |' in found  # the newest row
+    assert '| all | 30.0 | 2.0 |  |' in found
+    assert '400' not in found
+
+
 def test_changes_are_relative(results):
     runs(results, 'ablation', 'fake', LIRDRec=[0.19, 0.21], softmax=[0.21, 0.23])
     assert '| softmax for BPR (2) | .2200 ± .0141 | .2200 ± .0141 | +10.0% |  |  | 3 |' in made('ablation-fake')
