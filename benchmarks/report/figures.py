@@ -321,7 +321,8 @@ def time_to_quality(path: Path) -> None:
     r"""Draws the seconds until validation recall@20 is that of the straightforward implementation's best."""
     rows = read(SPEED / 'time_to_quality.csv', dataset='scientific', device=MACHINE)
     names = list(dict.fromkeys(rows['competitor']))
-    words = {'straightforward': 'straightforward LIRDRec'}
+    words = {'straightforward': 'straightforward LIRDRec', 'bf16': 'half precision', 'r=128': '128 components'}
+    words |= {'lr ': 'rate '}
     shades = {90: 0.35, 95: 0.6, 100: 1.0}
     with panels(height=1.5 + 0.6 * len(names)) as (figure, ((axis,),)):
         for place, name in enumerate(names):
@@ -339,7 +340,8 @@ def time_to_quality(path: Path) -> None:
                 said = label + (f': not by {missed} of {len(seconds)} seeds' if missed else '')
                 at = reached.max() if len(reached) else 1
                 axis.annotate(said, (at, y), xytext=(7, 0), textcoords='offset points', fontsize=8.5, va='center')
-        rows_of(axis, [words.get(name, name).replace(', ', ',\n', 1) for name in names])
+        said = [functools.reduce(lambda text, pair: text.replace(*pair), words.items(), name) for name in names]
+        rows_of(axis, [name.replace(', ', ',\n', 1) for name in said])
         axis.set_xscale('log')
         axis.set_xlim(1, 400)
         axis.set_xticks(ticks := [1, 2, 5, 10, 20, 50, 100, 200], labels=map(str, ticks))
