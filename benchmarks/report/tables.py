@@ -170,9 +170,9 @@ def overview(experiment: str) -> str:
             cell += f' ({len(part)})' if 0 < len(part) < most[name] else ''
             cells.append(f'**{cell}**' if value.loc[variant, name] == value[name].max() else cell)
         place = [] if not whole else ['' if pd.isna(rank[variant]) else f'{rank[variant]:.1f}']
-        lines.append([shown(str(variant)), KNOWS.get(variant, ''), *cells, *place])
+        lines.append([shown(str(variant)), *place, KNOWS.get(str(variant), ''), *cells])
     header = [f'{NAMES.get(name, name)} ({most[name]} seed{"s" if most[name] > 1 else ""})' for name in names]
-    out = table(['model', 'knows items by', *header, *(['mean rank'] if whole else [])], lines)
+    out = table(['model', *(['mean rank'] if whole else []), 'knows items by', *header], lines)
     notes = [f'The mean rank is over {listed(whole)}.'] if whole and len(whole) < len(names) else []
     if experiment == 'defaults' and (lacking := [name for name in UNTUNED if name not in names]):
         notes.append(f'Not run yet: {listed(lacking)}.')

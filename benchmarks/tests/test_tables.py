@@ -81,9 +81,9 @@ def test_models_as_they_ship_are_ranked_where_all_were_run(results, monkeypatch)
     monkeypatch.setitem(known, 'defaults', lambda name: [{'variant': one} for one in ('LIRDRec', 'EASE')])
     runs(results, 'defaults', 'fake', LIRDRec=[0.1, 0.3], EASE=[0.4])
     found = made('defaults')
-    assert '| model | knows items by | fake (2 seeds) | mean rank |' in found
-    assert '| LIRDRec (paper) | content | .2000 ± .1414 | 2.0 |' in found
-    assert '| EASE | IDs | **.4000 (1)** | 1.0 |' in found
+    assert '| model | mean rank | knows items by | fake (2 seeds) |' in found
+    assert '| LIRDRec (paper) | 2.0 | content | .2000 ± .1414 |' in found
+    assert '| EASE | 1.0 | IDs | **.4000 (1)** |' in found
     assert 'Not run yet: Last.fm.' in found
     runs(results, 'defaults', 'fake', LIRDRec=[0.1])
     other = pd.read_csv(results / 'runs.csv').assign(dataset='lastfm', variant='EASE')
