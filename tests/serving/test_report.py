@@ -81,7 +81,7 @@ def test_shows_what_the_library_says(made, tmp_path):
     best = recommend(model(train), train, ['user-3'], k=4)
     shown = re.search(r'aria-label="What is recommended to user user-3">(.*?)</ol>', html, re.S)[1]
     assert re.findall(r'data-find="[^"]* (item-\d+)"', shown) == best['item'].tolist()
-    assert [float(x) for x in re.findall(r'score ([\d.]+)', shown)] == pytest.approx(best['score'], abs=0.01)
+    assert [float(x) for x in re.findall(r'score </span>([\d.]+)', shown)] == pytest.approx(best['score'], abs=0.01)
     why = explain(model, train, best)
     near = re.findall(r'near <b><bdi>(.*?)</bdi>', shown)
     assert near == [titles[0] for titles in why['because_title']]
