@@ -93,7 +93,7 @@ def test_models_as_they_ship_are_ranked_where_all_were_run(results, monkeypatch)
     assert '| EASE | IDs | **.1000** | not run |' in found
     assert '| LIRDRec (paper) | content | not run | **.1000** |' in found
     monkeypatch.setitem(known, 'defaults', lambda name: [{'variant': 'EASE'}])
-    assert '| LIRDRec (paper) | content | too wide |' in made('defaults')
+    assert '| LIRDRec (paper) |  | content | too wide |' in made('defaults')
 
 
 def test_autofit_stands_against_the_papers_and_the_best_with_ids(results):
