@@ -1,3 +1,5 @@
+r"""Ranks all items, and says how good that is."""
+
 import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence

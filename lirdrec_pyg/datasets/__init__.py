@@ -1,3 +1,5 @@
+r"""Published datasets and your own tables become one :class:`~torch_geometric.data.HeteroData`."""
+
 from lirdrec_pyg.datasets.amazon_reviews import AmazonReviews
 from lirdrec_pyg.datasets.fake import FakeMultimodal
 from lirdrec_pyg.datasets.interaction_table import InteractionTable

@@ -1,3 +1,5 @@
+r"""The models, and the parts that they are made of: encoders, fusions, objectives and propagation."""
+
 from lirdrec_pyg.nn.encoder import ModalityEncoder
 from lirdrec_pyg.nn.fusion import PWC, AttentionFusion, Fusion, PaperPWC, StaticFusion, UniformFusion
 from lirdrec_pyg.nn.models import (

@@ -1,3 +1,5 @@
+r"""What serves a trained model: recommendations and reasons, an index that changes, new items and users, and a page."""
+
 from lirdrec_pyg.serving.explain import explain
 from lirdrec_pyg.serving.fold_in import fold_in_users
 from lirdrec_pyg.serving.layerwise import encode_layerwise

@@ -1,3 +1,5 @@
+r"""A training run: its batches, its callbacks and its checkpoints."""
+
 from lirdrec_pyg.training.callbacks import Checkpoint, CSVLog, EarlyStopping, ProgressBar, ReleasedEarlyStopping
 from lirdrec_pyg.training.checkpoint import load_checkpoint, load_model
 from lirdrec_pyg.training.fitting import fit

@@ -1,3 +1,5 @@
+r"""Splits, graphs, and what the content of items becomes before training."""
+
 from lirdrec_pyg.transforms.collaborative_features import CollaborativeFeatures
 from lirdrec_pyg.transforms.dct import DCT
 from lirdrec_pyg.transforms.flush_denormals import FlushDenormals
