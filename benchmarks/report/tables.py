@@ -219,9 +219,11 @@ def effects(experiment: str, chosen: tuple[str, ...]) -> str:
             if (name, variant) not in mean:
                 cells.append('not run')
                 continue
-            interval, _ = compared(experiment, name).get(variant, ('', ''))
+            interval, p = compared(experiment, name).get(variant, ('', ''))
             change = mean[name, variant] / mean[name, 'LIRDRec'] - 1
-            cells.append(f'{change:+.1%} ({interval.replace(" %", "") or "one seed"})')
+            fewer = re.search(r'of (\d+)', p)  # seeds than there are rows
+            seeds = f', {fewer[1]} seed{"s" if fewer[1] != "1" else ""}' if fewer and interval else ''
+            cells.append(f'{change:+.1%} ({interval.replace(" %", "") or "one seed"}{seeds})')
         lines.append([WORDS.get(variant, variant), *cells])
     return table(['ndcg@20 against LIRDRec (95 %)', *(NAMES[name] for name in names)], lines)
 

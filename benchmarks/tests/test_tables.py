@@ -222,6 +222,18 @@ def test_changes_are_relative(results):
     assert '| titles alone (1) |' in found
 
 
+def test_effects_stand_beside_one_another(results):
+    runs(results, 'ablation', 'scientific', **{'LIRDRec': [0.2] * 3, 'no transform': [0.22] * 3, 'PCA': [0.1] * 3})
+    cells = {'experiment': 'ablation', 'dataset': 'scientific', 'against': 'LIRDRec', 'p': 0.1}
+    compared(results, {**cells, 'variant': 'no transform', 'seeds': 3}, {**cells, 'variant': 'PCA'})
+    lines = tables.effects('ablation', ('no transform', 'PCA', 'no PWC')).splitlines()[2:]
+    assert lines == [
+        '| no DCT | +10.0% (-10.0 to +20.0) |',
+        '| PCA for the DCT | -50.0% (-10.0 to +20.0, 2 seeds) |',
+        '| views side by side, no weights | not run |',
+    ]
+
+
 def test_preset_is_compared_on_each_dataset(results):
     runs(results, 'preset', 'fake', LIRDRec=[0.19, 0.21], SoftmaxLIRDRec=[0.21, 0.23])
     rows = pd.read_csv(results / 'runs.csv')
