@@ -150,7 +150,8 @@ def run(data: HeteroData, name: str, graph: str, ids: str, seed: int, settings: 
         model.set_power(0)  # scored by cosines
     clock = time.perf_counter()
     best = BestOnColdItems(train, val, ids, settings['patience'])
-    fit(model, train, epochs=settings['epochs'], lr=settings['lr'], seed=seed, callbacks=[best], progress=False)
+    rate = {'batch_size': 2048, 'lr': settings['lr']}
+    fit(model, train, epochs=settings['epochs'], seed=seed, callbacks=[best], progress=False, **rate)
     if best.epoch:
         model.load_state_dict(best.state)
     embeddings = encode(model.eval(), train, ids)

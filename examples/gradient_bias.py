@@ -141,6 +141,7 @@ def run(config: Config, root: Path, cache_dir: str | None) -> list[dict[str, Any
             train,
             val,
             epochs=config['epochs'],
+            batch_size=2048,
             patience=config['epochs'],
             seed=config['seed'],
             callbacks=[recall, probe],

@@ -81,6 +81,7 @@ def main() -> None:
             batch_size=args.batch_size,
             lr=args.lr,
             patience=args.patience,
+            stopping='released',
             seed=seed,
         )
         seconds = time.perf_counter() - clock

@@ -28,6 +28,7 @@ ROWS = rows.RESULTS / 'quality' / 'runs.csv'
 KEYS = ('experiment', 'variant', 'dataset', 'split', 'model', 'seed', 'settings')
 METRICS = ['recall', 'ndcg', 'precision', 'map', 'hit', 'mrr', 'coverage', 'popularity']
 KS = [5, 10, 20, 50]
+RELEASED: dict[str, Any] = {'batch_size': 2048, 'stopping': 'released'}  # how the first rows were trained
 ROUNDING = 1.5e-6  # rows have six decimals
 Settings = dict[str, dict[str, Any]]  # of the model, of `fit`, of the content, of validation
 Job = dict[str, Any]
@@ -147,7 +148,7 @@ def fit_arguments(model: Recommender, settings: Mapping[str, Any]) -> dict[str, 
     out = {name: value for name, value in settings.items() if name != 'calibrate'}
     if out.pop('rule', False) or not any(param.requires_grad for param in model.parameters()):
         return out
-    return {'batch_size': 2048, 'lr': model.fit_defaults['lr'], 'stopping': 'released'} | out
+    return {**RELEASED, 'lr': model.fit_defaults['lr']} | out
 
 
 def splits(job: Job, root: Path, test: bool, hide: bool = False) -> tuple[HeteroData, ...]:

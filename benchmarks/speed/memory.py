@@ -69,7 +69,7 @@ def main() -> None:
     model = LIRDRec.from_data(train, seed=0)
     steps = len(BPRSampler(train[INTERACTS].edge_index, train[USER].num_nodes, num_items))
     clock = Steps(args.steps)
-    fit(model, train, epochs=1, precision=args.precision, callbacks=[clock], progress=False)
+    fit(model, train, epochs=1, batch_size=2048, precision=args.precision, callbacks=[clock], progress=False)
     training = peak()
     seconds = [b - a for a, b in pairwise(clock.marks)][1:] or [clock.marks[-1] - clock.marks[0]]
     step = statistics.median(seconds)
@@ -90,7 +90,7 @@ def main() -> None:
         plot(row, args.plot)
     if args.profile:
         with torch.profiler.profile(profile_memory=True) as trace:
-            fit(model, train, epochs=1, precision=args.precision, callbacks=[Steps(1)], progress=False)
+            fit(model, train, epochs=1, batch_size=2048, precision=args.precision, callbacks=[Steps(1)], progress=False)
         trace.export_chrome_trace(str(args.profile))
 
 

@@ -161,7 +161,7 @@ def whole_graph(train: HeteroData, args: argparse.Namespace) -> rows.Row:
     model = LIRDRec.from_data(
         train, seed=0, hidden_channels=args.hidden_channels, num_layers=len(args.num_neighbors) - 1
     )
-    trainer = Trainer(model, train, lr=1e-3, callbacks=[steps])
+    trainer = Trainer(model, train, batch_size=None, lr=1e-3, callbacks=[steps])
     with phase(found, 'training'):
         trainer.fit(args.whole_steps + 2)  # an epoch may have one step
     loader: Any = trainer.loader

@@ -1,8 +1,10 @@
 r"""Jobs: rows are complete, and neither lost nor made twice."""
 
+import ast
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +13,20 @@ import torch
 from benchmarks import rows
 from benchmarks.quality import experiments, jobs, run, users
 from lirdrec_pyg import nn
+
+
+def test_what_makes_rows_says_its_batch_size():
+    r"""Rows must not change with a default. ``batch_size=None`` is today's."""
+    root, found = Path(jobs.__file__).parents[2], 0
+    for path in [*root.glob('benchmarks/[qs]*/**/*.py'), *root.glob('examples/*.py')]:
+        if path.parent.name == 'examples' and '--rows' not in path.read_text():
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, 'id', '') in ('fit', 'Trainer'):
+                given = {keyword.arg for keyword in node.keywords}  # None stands for `**settings`
+                assert given & {'batch_size', 'loader', None}, f'{path}:{node.lineno}'
+                found += 1
+    assert found > 15
 
 
 def test_rows_are_complete_and_not_run_again(tmp_path, monkeypatch, capsys):

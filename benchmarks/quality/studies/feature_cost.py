@@ -123,7 +123,8 @@ def measure(data: HeteroData, dataset: str, seed: int, epochs: int) -> rows.Row:
     train = InteractionGraph()(train)
     model = jobs.build(jobs.job(dataset, 'SoftmaxLIRDRec', seed, {'model': {'learn_temperature': True}}), train)
     clock = time.process_time()
-    result = fit(model, train, val, epochs=epochs, monitor='ndcg@20', seed=seed, precision='bf16', progress=False)
+    settings = {'epochs': epochs, 'batch_size': None, 'monitor': 'ndcg@20', 'precision': 'bf16'}
+    result = fit(model, train, val, seed=seed, progress=False, **settings)
     calibrate(model, train, val)
     row: rows.Row = {'best_epoch': result.best_epoch, 'epochs': len(result.log)}
     row['cpu_seconds'] = round(time.process_time() - clock, 1)

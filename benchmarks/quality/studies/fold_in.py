@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 
 from benchmarks import rows
-from benchmarks.quality import catalogues
+from benchmarks.quality import catalogues, jobs
 from benchmarks.quality.studies.onboard import OBJECTIVES, POWERS
 from lirdrec_pyg import Embeddings, LIRDRec, Popularity, evaluate, fit
 from lirdrec_pyg.nn.kernels import normalize
@@ -74,7 +74,7 @@ def run(dataset: str, seed: int, share: float, loss: str, root: Path) -> list[ro
         train = InteractionGraph()(train)
         model = LIRDRec.from_data(train, seed=seed, objective=OBJECTIVES[loss]())
         model.set_power(POWERS[loss])
-        fit(model, train, val, lr=1e-3, seed=seed, progress=False)
+        fit(model, train, val, lr=1e-3, seed=seed, progress=False, **jobs.RELEASED)
         return model, train, time.perf_counter() - clock
 
     popularity = Popularity.from_data(train)

@@ -37,7 +37,7 @@ def measure(dataset: str, root: Path, fill: str, weight: float, seed: int) -> di
     among = float(lacking[source[lacking[target]]].float().mean()) if lacking[target].any() else 0.0
 
     model = jobs.build(job, train)
-    result = fit(model, train, val, seed=seed, progress=False)
+    result = fit(model, train, val, seed=seed, progress=False, **jobs.RELEASED)
     with torch.no_grad():
         z = model(train)
     metrics = evaluate(z, test, k=20, groups={'lacking': lacking, 'having': ~lacking})

@@ -92,7 +92,7 @@ def run(dataset: str, seed: int, loss: str, epochs: int, more: int, root: Path) 
         model.set_power(POWERS[loss])
         if start is not None:
             model.load_state_dict(start.state_dict())
-        fit(model, train, epochs=epochs, lr=1e-3, seed=seed, progress=False)
+        fit(model, train, epochs=epochs, batch_size=2048, lr=1e-3, seed=seed, progress=False)
         return model
 
     whole, part = prepared(train), prepared(first_items(train, warm))

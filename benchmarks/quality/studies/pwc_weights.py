@@ -37,8 +37,8 @@ def main() -> None:
                 monitor = ModalityWeightMonitor(train)
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter('always')
-                    fit(jobs.build(job, train), train, epochs=args.epochs, lr=1e-3, seed=seed, callbacks=[monitor],
-                        progress=False)  # fmt: skip
+                    fit(jobs.build(job, train), train, epochs=args.epochs, batch_size=2048, lr=1e-3, seed=seed,
+                        callbacks=[monitor], progress=False)  # fmt: skip
                 said = '; '.join(str(one.message) for one in caught if 'collapsed' in str(one.message))
                 print(f'{dataset}, {variant}, seed {seed}: {said or "no collapse"}', flush=True)
                 rounded = [
