@@ -95,7 +95,7 @@ class RecentPWC(Module):
         self.register_buffer('prior', like.theta.detach().softmax(dim=0))
         self.fusion = copy.deepcopy(fusion)
         self.fusion.build(channels, length, num_users)
-        self.users: Tensor | None = None  # of the batch, where these are not all in order
+        self.batch_users: Tensor | None = None  # of the batch, where these are not all in order
         self.reset_parameters()
 
     @torch.no_grad()
@@ -109,9 +109,9 @@ class RecentPWC(Module):
         known = recent >= 0
         item = normalize(item)
         rows = item.index_select(0, recent.clamp(min=0).flatten()).view(*recent.shape, -1)  # [N, n, D]
-        weight = self.fusion.weight(rows, self.users)
+        weight = self.fusion.weight(rows, self.batch_users)
         if self.training:
-            self.fusion.remember(weight.detach(), self.users)
+            self.fusion.remember(weight.detach(), self.batch_users)
         weight = weight * known
         weight = weight / weight.sum(dim=1, keepdim=True).clamp(min=1e-12)
         return normalize(user) + self.lin((weight.unsqueeze(1) @ rows).squeeze(1))
@@ -141,11 +141,11 @@ class SequentialPWC(SoftmaxLIRDRec):
         self.recent.fusion.on_epoch_start(epoch)
 
     def loss(self, data: HeteroData, user: Tensor, pos: Tensor, neg: Tensor) -> Tensor:
-        self.recent.users = user
+        self.recent.batch_users = user
         try:
             return super().loss(data, user, pos, neg)
         finally:
-            self.recent.users = None
+            self.recent.batch_users = None
 
 
 class Concatenation(Fusion):
