@@ -71,13 +71,16 @@ def test_quick(script, quick):
     table = quick(script, *(['--repeats', '1', '--compile', 'eager'] if script == 'train_epoch' else []))
     assert all(row['seed'] == '0' and json.loads(row['arguments'])['quick'] is True for row in table)
     if script == 'train_epoch':
-        assert {row['competitor'] for row in table} >= {'straightforward', 'fp32', 'bf16', 'fp32 r=16, compiled'}
+        assert {row['competitor'] for row in table} >= {
+            'straightforward',
+            'bf16',
+            'fp32 r=16, compiled',
+            'bf16 r=16, 16 steps',
+        }
         assert all(float(row['epoch_and_validation_s']) > 0 for row in table)
         for row in table[1:]:
             ms = {name.removesuffix('_ms'): float(value) for name, value in row.items() if name.endswith('_ms')}
             assert min(ms.values()) > 0
-            assert ms['of_it_fusion'] + ms['of_it_loss'] < ms['rest_of_forward'] + 0.02
-            assert ms['of_it_propagation'] < ms['backward']
 
 
 def test_memory_ends_after_some_steps(quick):
