@@ -10,7 +10,7 @@ from lirdrec_pyg._segments import EPS
 from lirdrec_pyg.nn.fusion import weighted
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.nn.propagation import edges
-from lirdrec_pyg.serving.onboard import item_layers
+from lirdrec_pyg.serving.new_items import item_layers
 from lirdrec_pyg.serving.recommend import node_ids
 from lirdrec_pyg.typing import INTERACTS, ITEM, check, check_array, check_pairs
 

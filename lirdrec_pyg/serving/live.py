@@ -7,7 +7,8 @@ from torch_geometric.data import HeteroData
 
 from lirdrec_pyg.nn.models.lirdrec import LIRDRec
 from lirdrec_pyg.serving.fold_in import fold_in_users
-from lirdrec_pyg.serving.onboard import encode_new_items, item_layers, new_item_scale, onboard_items
+from lirdrec_pyg.serving.new_items import encode_new_items, item_layers, new_item_scale
+from lirdrec_pyg.serving.onboard import onboard_items
 from lirdrec_pyg.serving.recommend import lookup, plain_ids
 from lirdrec_pyg.serving.retriever import Columns, Ids, Retriever
 from lirdrec_pyg.typing import INTERACTS, ITEM, USER, Embeddings, check
