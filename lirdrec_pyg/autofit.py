@@ -81,8 +81,9 @@ def autofit(
 
     .. code-block:: python
 
-        train, val, test = RandomSplit()(data)
-        result = autofit(train, val)
+        from lirdrec_pyg import evaluate
+
+        result = autofit(train, val, progress=False)
         print(result)
         print(evaluate(result.embeddings(), test))
 

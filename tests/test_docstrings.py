@@ -33,14 +33,7 @@ PARTS = [
 ENCODERS = ['SentenceTransformerEncoder', 'TransformersTextEncoder', 'TransformersImageEncoder', 'TimmEncoder']
 DOWNLOADED = ['MovieLens100K', 'MicroLens', 'AmazonReviews']
 ON_PAGES = {  # a page that is run shows them: see test_docs.py
-    'autofit': 'README.md',
     'AutofitResult': 'docs/quickstart.md',
-    'LiveModel': 'docs/catalogue.md',
-    'ItemKNNGraph': 'docs/quickstart.md',
-    'encode_new_items': 'docs/guides/serving.md',
-    'item_layers': 'docs/guides/serving.md',
-    'new_item_scale': 'docs/guides/serving.md',
-    'onboard_items': 'docs/guides/serving.md',
 }
 
 

@@ -26,10 +26,10 @@ class LiveModel:
 
     .. code-block:: python
 
-        live = LiveModel(model, train)
-        live.add_items({'text': x}, ['B7'], {'title': ['A cup']})
-        live.add_interactions(['A1', 'new'], ['B7', 'B2'])
-        print(live.retriever.recommend(['A1', 'new'], k=5))
+        live = LiveModel(model, train, scale=1.0)
+        live.add_items({'text': torch.randn(1, 8)}, ['item-new'], {'title': ['A cup']})
+        live.add_interactions(['user-0', 'anna'], ['item-new', 'item-2'])
+        print(live.retriever.recommend(['user-0', 'anna'], k=5))
 
     It is :func:`onboard_items`, :func:`item_layers`, :func:`encode_new_items` and :func:`fold_in_users` in one, which
     keeps what these share. Changes come from one thread. Others may ask the retriever meanwhile.

@@ -29,6 +29,11 @@ def item_layers(model: LIRDRec, data: HeteroData, known: Tensor | None = None) -
     r"""Returns the layers :math:`\mathbf{z}^{(l)}_i`, :math:`l = 0, \ldots, L`, of all items on the interactions: what
     new items and users are made of. Once computed they serve until the model or the interactions change.
 
+    .. code-block:: python
+
+        layers = item_layers(model, train)
+        print(layers.shape)  # (number of layers + 1, 48, 24)
+
     Args:
         model (LIRDRec): The trained model.
         data (HeteroData): The training split.
@@ -83,6 +88,13 @@ def encode_new_items(
 
     What it borrows decides *which* new items a user gets, the factor *how many*: it changes no order among them. With
     ``borrow=0`` and ``scale=1`` the embeddings are those of ``model(data)``.
+
+    .. code-block:: python
+
+        from lirdrec_pyg import onboard_items
+
+        data, new = onboard_items(train, {'text': torch.randn(1, 8)}, raw_id=['new-1'])  # it has no image
+        z = encode_new_items(model, data, new, scale=1.0)
 
     Args:
         model (LIRDRec): The trained model.
@@ -139,6 +151,10 @@ def new_item_scale(
 
     As known items, the folds have :math:`1 / F` of the places on average, their share of the catalogue. So
     :math:`\gamma` is the :math:`1 / F`-quantile of all :math:`r_{fuj}`.
+
+    .. code-block:: python
+
+        scale = new_item_scale(model, train, folds=2)
 
     Nothing but training interactions is used. The model has seen those of the items that are treated as new, when it
     was trained. So they do a little better than items that are new, which therefore win a little less.

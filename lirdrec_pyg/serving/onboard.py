@@ -42,6 +42,12 @@ def onboard_items(
     only the ones *into* the new items. So no old item sees a new one, and no existing embedding changes.
     The adjacency matrices of :class:`~lirdrec_pyg.transforms.InteractionGraph` are made anew in their layout.
 
+    .. code-block:: python
+
+        features = {'image': torch.randn(2, 16), 'text': torch.randn(2, 8)}
+        data, new = onboard_items(train, features, raw_id=['new-1', 'new-2'])
+        print(new)  # tensor([48, 49])
+
     Args:
         data (HeteroData): The data, which stays as it is. What else its items have, *e.g.*, ``cold``, is not known of
             new items and is left out of the result.

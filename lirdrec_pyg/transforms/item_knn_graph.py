@@ -31,6 +31,11 @@ class ItemKNNGraph(BaseTransform):
     the modalities that it has. Ties go to the lowest id, but the item itself always
     comes first.
 
+    .. code-block:: python
+
+        data = ItemKNNGraph(k=10, weights={'image': 0.1, 'text': 0.9})(data)
+        print(data['item', 'similar_to', 'item'].k)  # 10
+
     The relation says how it was made, ``k`` and ``weights``, so that new items join it in the same way.
 
     The exact search takes memory for :math:`k` neighbours an item and ``chunk_size`` rows of similarities, never for
