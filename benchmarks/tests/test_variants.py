@@ -89,22 +89,22 @@ def test_recent_items_are_weighed_by_progressive_weight_copying(kind, tmp_path):
 
     # By hand, one user at a time, with fewer items than positions.
     user, item, recent = torch.randn(3, 24), torch.randn(6, 24), torch.tensor([[2, 5, 1, 0], [4, 3, -1, -1], [-1] * 4])
-    layer.users = torch.tensor([7, 0, 7])
+    layer.batch_users = torch.tensor([7, 0, 7])
     layer.eval()
     found = layer(user, item, recent)
     unit, query = (torch.nn.functional.normalize(x, dim=1) for x in (item, user))
-    weight = layer.fusion.weight(unit[recent.clamp(min=0)], layer.users)
+    weight = layer.fusion.weight(unit[recent.clamp(min=0)], layer.batch_users)
     for row, ids in enumerate(([2, 5, 1, 0], [4, 3], [])):
         own = weight[row, : len(ids)]
         pooled = sum((w * unit[i] for w, i in zip(own / own.sum(), ids, strict=True)), torch.zeros(24))
         assert torch.allclose(found[row], query[row] + layer.lin(pooled), atol=1e-5)
-    layer.users = None
+    layer.batch_users = None
 
     model.train()
     model.on_epoch_start(1)
     user, item = train['interacts'].edge_index[:, :64]
     model.loss(train, user, item, item.flip(0)).backward()
-    assert layer.users is None
+    assert layer.batch_users is None
     assert layer.lin.weight.grad.norm() > 0 and layer.fusion.nets[0][0].weight.grad.norm() > 0
     moved = (layer.fusion.last_weight - prior).abs().sum(dim=1) > 1e-6
     assert moved[user].any() and not moved[~torch.isin(torch.arange(len(moved)), user)].any()
