@@ -19,7 +19,7 @@ from benchmarks import rows
 from benchmarks.report import bias_figures, significance, values
 from benchmarks.report.drawing import LESS, MORE, STYLE, below, dot, empty, headline, panels, rows_of, save
 from benchmarks.report.markdown import read
-from benchmarks.report.speed import MACHINE
+from benchmarks.report.speed import MACHINE, XEON
 from benchmarks.report.words import COLORS, NAMES, WORDS, color, shown
 from benchmarks.speed import knn, propagation, ranking, retrieval, scale, scaling
 
@@ -356,6 +356,7 @@ def electronics(path: Path) -> None:
     r"""Draws the minutes from features on disk to a tested model against the number of interactions: of each stage, and
     of all."""
     rows = read(SPEED / 'electronics.csv')
+    rows = rows[~rows['arguments'].str.contains('"batch_size": [0-9]')].copy()  # another batch than by default
     words = {'compress': 'compression', 'graph': 'item graph', 'train': 'training', 'test': 'test'}
     tints = {'compress': '#8c6d46', 'graph': '#2f8f5b', 'train': color('SoftmaxLIRDRec'), 'test': '#7a5aa6'}
     rows['minutes'] = rows['seconds'] / 60  # without rounding
@@ -393,21 +394,21 @@ def electronics(path: Path) -> None:
         axis.margins(x=0.12)
         if rows['interactions'].nunique() == 1:
             axis.set_xlim(1e4, 1e7)
-        note = 'lines: measured in steps; squares and star: run as a whole; ×: extrapolated'
+        note = 'lines: measured in steps, one core; squares and star: run as a whole, two cores;\n×: extrapolated'
         axis.set_xlabel(f'interactions in training\n({note})')
         axis.set_ylabel(f'{LESS}     minutes')
-        headline(figure, 'From features on disk to a tested model, two cores')
+        headline(figure, 'From features on disk to a tested model')
         handles = {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(list(handles.values()), list(handles), loc='outside lower center', ncols=6, columnspacing=1)
         save(figure, path)
 
 
-def speed(module: ModuleType, name: str) -> Callable[[Path], None]:
+def speed(module: ModuleType, name: str, device: str = MACHINE) -> Callable[[Path], None]:
     r"""Returns what draws the rows of a speed benchmark, as itself does, in the letters of all figures."""
 
     def draw(path: Path) -> None:
         with plt.rc_context(STYLE):
-            module.plot(read(SPEED / f'{name}.csv', device=MACHINE).to_dict('records'), path)
+            module.plot(read(SPEED / f'{name}.csv', device=device).to_dict('records'), path)
 
     return draw
 
@@ -429,7 +430,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     'scaling': speed(scaling, 'scaling'),
     'knn': speed(knn, 'knn'),
     'ranking': speed(ranking, 'ranking'),
-    'scale': speed(scale, 'scale'),
+    'scale': speed(scale, 'scale', XEON),
     'electronics': electronics,
     'retrieval': speed(retrieval, 'retrieval'),
     'time_to_quality': time_to_quality,

@@ -11,7 +11,11 @@ from benchmarks.report.markdown import read, table
 
 RESULTS = rows.RESULTS / 'speed'
 MACHINE = 'AMD EPYC (with bf16)'  # that of the tables and figures, where they name none
-MACHINES = {MACHINE: 'EPYC', 'Intel(R) Xeon(R) Processor (bf16 by AMX)': 'Xeon', 'NVIDIA H100 80GB HBM3': 'H100'}
+XEON = 'Intel(R) Xeon(R) Processor (bf16 by AMX)'
+MACHINES = {MACHINE: 'EPYC', XEON: 'Xeon', 'NVIDIA H100 80GB HBM3': 'H100'}
+
+
+EPOCH = 'straightforward', 'fp32', 'bf16', 'fp32 r=128', 'bf16 r=128', 'bf16 r=227+171', 'bf16 r=227+171, 16 steps'
 
 
 def measured(name: str, device: str = MACHINE, **cells: Any) -> pd.DataFrame:
@@ -19,7 +23,7 @@ def measured(name: str, device: str = MACHINE, **cells: Any) -> pd.DataFrame:
     return read(RESULTS / f'{name}.csv', device=device, **cells)
 
 
-def epoch(names: Sequence[str] = ('straightforward', 'fp32', 'bf16', 'fp32 r=128', 'bf16 r=128')) -> str:
+def epoch(names: Sequence[str] = EPOCH) -> str:
     r"""An epoch and a validation at Baby's size on each machine, against the straightforward implementation in the same
     run; runs without it say nothing here."""
     rows = read(RESULTS / 'train_epoch.csv', size='baby')
@@ -167,11 +171,11 @@ def scale() -> str:
             f'{row["knn_s"]:.0f}',
             f'{row["knn_recall"]:.3f}',
             f'{row["step_s"]:.2f}',
-            f'{row["epoch_s"] / 60:.0f}',
+            f'{row["epoch_s"] / 60:.1f}',
             f'{row["inference_s"]:.0f}',
             f'{row["inference_peak_gib"]:.1f}',
         ]
-        for _, row in measured('scale').iterrows()
+        for _, row in measured('scale', XEON).iterrows()
     ]
     header = ['items', 'users', 'interactions', 'trained on', 'item graph, s', 'its recall', 'step, s', 'epoch, min']
     header += ['inference, s']

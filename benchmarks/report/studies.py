@@ -7,6 +7,8 @@ from typing import TypeVar
 import pandas as pd
 
 from benchmarks import rows
+from benchmarks.quality.studies import gradient_bias
+from benchmarks.quality.studies.startup import of_curves
 from benchmarks.report.markdown import once, read, spread, table
 from benchmarks.report.words import NAMES, WORDS
 
@@ -27,6 +29,21 @@ def startup(dataset: str) -> str:
         lines.append([f'{WORDS.get(str(variant), variant)} ({len(part)})', *cells])
     header = ['model (seeds)', 'items by', 'test ndcg@20', 'epochs / s to 90 % of its best', 'to 95 %', 'to 100 %']
     return table(header, lines)
+
+
+def startup_curves() -> str:
+    r"""Epochs to shares of the best of the runs of the gradient bias, with content, IDs or both."""
+    found = of_curves(gradient_bias.curves_of(gradient_bias.RUNS))
+    items = {'features': 'content', 'ids': 'IDs', 'both': 'IDs and content'}
+    lines = [
+        [
+            f'{NAMES.get(row["dataset"], row["dataset"])}: {row["model"]} ({row["seeds"]})',
+            items[row['items']],
+            *(str(row[name]) for name in ('best recall@20', '90%', '95%', '100%')),
+        ]
+        for row in found
+    ]
+    return table(['model (seeds)', 'items by', 'best recall@20', 'epochs to 90 %', 'to 95 %', 'to 100 %'], lines)
 
 
 def when_ids_pay(dataset: str) -> str:

@@ -642,13 +642,6 @@ def fold_in(dataset: str) -> str:
     return table(header, lines)
 
 
-def figure(name: str) -> str:
-    r"""A figure of a page of the findings that may have no rows yet."""
-    if not (ROOT / 'docs' / 'figures' / f'{name}.png').is_file():
-        raise FileNotFoundError(name)
-    return f'![{name.replace("_", " ")}](../figures/{name}.png)'
-
-
 TABLES: dict[str, Callable[..., str]] = {
     'faithful': faithful,
     'defaults': functools.partial(overview, 'defaults'),
@@ -680,8 +673,8 @@ TABLES: dict[str, Callable[..., str]] = {
     'onboard': onboard,
     'new_items': lambda: new_items(RESULTS / 'new_items.csv', NAMES),
     'fold_in': fold_in,
-    'figure': figure,
     'startup': studies.startup,
+    'startup_curves': studies.startup_curves,
     'when_ids_pay': studies.when_ids_pay,
     'dct_in_loop': studies.dct_in_loop,
     'feature_cost': studies.feature_cost,
