@@ -110,7 +110,9 @@ class Personalization(LinkPredPersonalization):
         self.total += top.size(0)
 
     def compute(self) -> Tensor:
-        return 1 - (self.weight.square().sum() - self.own) / (self.total * (self.total - 1))
+        pairs = self.total * (self.total - 1)
+        alike = (self.weight.square().sum() - self.own) / pairs
+        return (1 - alike).masked_fill(pairs == 0, float('nan'))  # rounding may have left something of one list
 
 
 class AveragePopularity(LinkPredAveragePopularity):

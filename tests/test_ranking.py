@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch_geometric.data import HeteroData
 from torch_geometric.metrics import LinkPredAveragePopularity, LinkPredDiversity, LinkPredPersonalization
@@ -109,6 +109,7 @@ def oracle_of_lists(emb, split, k, categories, candidates=None, group=None):
 
 
 @given(seed=st.integers(0, 10_000), k=st.integers(2, 8), batch_size=st.sampled_from([1, 3, 100]))
+@example(seed=63, k=2, batch_size=1)  # a group of one user
 @settings(deadline=None, max_examples=40)
 def test_metrics_of_lists_equal_the_oracle(seed, k, batch_size):
     generator = torch.Generator().manual_seed(seed)

@@ -356,7 +356,8 @@ def electronics(path: Path) -> None:
     r"""Draws the minutes from features on disk to a tested model against the number of interactions: of each stage, and
     of all."""
     rows = read(SPEED / 'electronics.csv')
-    rows = rows[~rows['arguments'].str.contains('"batch_size": [0-9]')].copy()  # another batch than by default
+    if 'arguments' in rows:
+        rows = rows[~rows['arguments'].str.contains('"batch_size": [0-9]')].copy()  # another batch than by default
     words = {'compress': 'compression', 'graph': 'item graph', 'train': 'training', 'test': 'test'}
     tints = {'compress': '#8c6d46', 'graph': '#2f8f5b', 'train': color('SoftmaxLIRDRec'), 'test': '#7a5aa6'}
     rows['minutes'] = rows['seconds'] / 60  # without rounding
