@@ -165,7 +165,8 @@ def test_only_pictures_are_opened_and_no_program_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr('subprocess.Popen', run)
     monkeypatch.setattr('PIL.EpsImagePlugin.Ghostscript', run)
-    monkeypatch.setattr('PIL.Image.EXTENSION', {})  # SPIDER would keep the name '.jpg' for itself
+    Image.init()
+    monkeypatch.setattr('PIL.Image.EXTENSION', dict(Image.EXTENSION))  # SPIDER keeps the name '.jpg' for itself
     picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8))
     paths = []
     for kind in ('EPS', 'SPIDER', 'PCX', 'TGA', 'PDF', 'XBM'):
